@@ -1,0 +1,72 @@
+"""The OHLCV contract: what every array of bars in this program is, wherever it came from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from gpt_trader.instruments import Instrument
+
+Floats = NDArray[np.float64]
+Times = NDArray[np.datetime64]
+
+
+@dataclass(frozen=True, eq=False)
+class Bars:
+    """OHLCV bars of one instrument in one timeframe, oldest first.
+
+    Shapes: every array is (n,). `time` is datetime64[us], UTC, the **open time** of the bar (its label),
+    strictly increasing; prices are float64, finite and > 0 with low ≤ open, close ≤ high (relative
+    tolerance 1e-9, as scaled prices round); `volume` is float64, finite and ≥ 0. Arrays are read-only.
+    `logical_hash` identifies the content (as stored), independent of the file it was read from.
+    """
+
+    instrument: Instrument
+    timeframe: str
+    time: Times
+    open: Floats
+    high: Floats
+    low: Floats
+    close: Floats
+    volume: Floats
+    logical_hash: str = field(default="", compare=False)
+
+    def __post_init__(self) -> None:
+        for name in ("time", "open", "high", "low", "close", "volume"):
+            array = getattr(self, name)
+            if array.shape != self.time.shape or array.ndim != 1:
+                raise ValueError(f"{name} has shape {array.shape}, time has {self.time.shape}")
+            if array.flags.writeable:
+                view = array.view()
+                view.flags.writeable = False
+                object.__setattr__(self, name, view)
+
+    def __len__(self) -> int:
+        """Return the number of bars."""
+        return len(self.time)
+
+    def __getitem__(self, part: slice) -> Bars:
+        """Return a view of a contiguous part (no copy)."""
+        return replace(
+            self,
+            time=self.time[part],
+            open=self.open[part],
+            high=self.high[part],
+            low=self.low[part],
+            close=self.close[part],
+            volume=self.volume[part],
+        )
+
+    @property
+    def symbol(self) -> str:
+        """The instrument's id."""
+        return self.instrument.symbol
+
+    @property
+    def periods_a_year(self) -> float:
+        """How many of these bars a year has, by the instrument's own market."""
+        return self.instrument.periods_a_year(self.timeframe)

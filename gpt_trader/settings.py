@@ -1,0 +1,156 @@
+"""Settings of one engine: defaults < `config.yaml` in its home < environment `GPT_TRADER_*` < options.
+
+`GPT_TRADER_HOME` (default `~/.gpt-trader`) holds everything an engine owns; two homes are two engines.
+Light on purpose: the CLI reads settings on every call.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr
+
+from gpt_trader.validation import validated
+
+ENV_PREFIX: Final = "GPT_TRADER_"
+
+#: Environment names that are ours but no settings: they choose the home, a credential, or a test's fault.
+_NOT_SETTINGS: Final = frozenset({"HOME", "API_KEY", "SERVER", "CRASH_AT", "OUTPUT"})
+
+
+@dataclass(frozen=True)
+class Home:
+    """Where everything of one engine lives. Only paths: nothing is created by asking for one."""
+
+    root: Path
+
+    @property
+    def config(self) -> Path:
+        """The user's settings file."""
+        return self.root / "config.yaml"
+
+    @property
+    def key(self) -> Path:
+        """The local API key, mode 0600, written when the engine starts."""
+        return self.root / "key"
+
+    @property
+    def engine(self) -> Path:
+        """Addresses and pids of the running engine (JSON)."""
+        return self.root / "engine.json"
+
+    @property
+    def lake(self) -> Path:
+        """Parquet files and manifests."""
+        return self.root / "lake"
+
+    @property
+    def runs(self) -> Path:
+        """One folder a run: series, report, picture."""
+        return self.root / "runs"
+
+    @property
+    def strategies(self) -> Path:
+        """Users' strategy files by content hash."""
+        return self.root / "strategies"
+
+    @property
+    def logs(self) -> Path:
+        """One log file a part."""
+        return self.root / "logs"
+
+    @property
+    def state(self) -> Path:
+        """Short-lived files of the running engine: ready marks, locks."""
+        return self.root / "state"
+
+    @property
+    def prefect(self) -> Path:
+        """Prefect's own home."""
+        return self.root / "prefect"
+
+    @property
+    def database(self) -> Path:
+        """The embedded PostgreSQL's folder (unless we run as root, see storage.postgres)."""
+        return self.root / "database"
+
+
+def home() -> Home:
+    """Return the engine's home, from `GPT_TRADER_HOME` or `~/.gpt-trader`."""
+    chosen = os.environ.get(f"{ENV_PREFIX}HOME", "").strip()
+    return Home(Path(chosen).expanduser().absolute() if chosen else Path.home() / ".gpt-trader")
+
+
+class Settings(BaseModel):
+    """Every setting with its default. Unknown names are refused, with the nearest known one."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    api_host: str = Field(default="127.0.0.1", description="Address the API binds.")
+    api_port: int = Field(default=8000, ge=0, le=65535, description="0: any free port.")
+    prefect_port: int = Field(default=4200, ge=0, le=65535, description="0: any free port.")
+    database_url: SecretStr | None = Field(
+        default=None, description="postgresql://user:password@host/name; default: the embedded PostgreSQL."
+    )
+    prefect_database_url: SecretStr | None = Field(
+        default=None, description="Prefect's database; default: `prefect` on the same server."
+    )
+    prefect_api_url: str | None = Field(
+        default=None, description="A Prefect server elsewhere; default: the engine's own."
+    )
+    default_source: Literal["sample", "csv"] = Field(
+        default="sample", description="Where a symbol that the lake lacks is ingested from."
+    )
+    worker_limit: int = Field(default=4, ge=1, le=256, description="Runs at the same time.")
+    worker_poll_seconds: float = Field(default=0.1, ge=0.02, le=60)
+    open_report: bool = Field(default=False, description="Open the report in a browser after a backtest.")
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+
+    #: Was the port chosen by the user (then a taken one is an error) or may we take the next free one?
+    def chosen(self, name: str) -> bool:
+        """Return whether the setting was given by file, environment or option."""
+        return name in self.model_fields_set
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    """Return the settings file as a mapping ({} if there is none); raise Refused if it is not one."""
+    if not path.exists():
+        return {}
+    import yaml
+
+    from gpt_trader.errors import Refused
+
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except yaml.YAMLError as error:
+        raise Refused(f"{path} is not valid YAML: {error}") from None
+    if content is None:
+        return {}
+    if not isinstance(content, dict) or not all(isinstance(key, str) for key in content):
+        raise Refused(f"{path} must be a mapping of setting to value, e.g. `api_port: 8010`")
+    return content
+
+
+def read_environment(environ: Mapping[str, str]) -> dict[str, str]:
+    """Return the settings found in the environment, by field name; names that are no setting are refused."""
+    return {
+        name.removeprefix(ENV_PREFIX).lower(): value
+        for name, value in environ.items()
+        if name.startswith(ENV_PREFIX)
+        and name.removeprefix(ENV_PREFIX) not in _NOT_SETTINGS
+        and not name.removeprefix(ENV_PREFIX).startswith("TEST_")
+    }
+
+
+def load_settings(
+    options: Mapping[str, Any] | None = None, environ: Mapping[str, str] | None = None
+) -> Settings:
+    """Return the merged settings; raise Refused naming each unknown or invalid one."""
+    merged: dict[str, Any] = read_config(home().config)
+    merged |= read_environment(os.environ if environ is None else environ)
+    merged |= {name: value for name, value in (options or {}).items() if value is not None}
+    return validated(Settings, merged)

@@ -1,0 +1,61 @@
+"""The table of the slices: one row says where a slice is found on every face of the program.
+
+The surface test walks this table: a row without its flow, deployment, route, command or docs page fails it.
+Importing it is cheap; requests are named by path and loaded on demand.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from gpt_trader.requests import Request
+
+
+@dataclass(frozen=True)
+class Slice:
+    """One capability and its names: snake_case in Python, kebab-case in the CLI and in URLs."""
+
+    name: str
+    summary: str
+    request: str
+    flow: str
+    route: str
+    command: str
+
+    @property
+    def deployment(self) -> str:
+        """The deployment's full name in Prefect, `flow/deployment`."""
+        return f"{self.name}/{self.name}"
+
+    def request_type(self) -> type[Request]:
+        """Import and return the request model."""
+        from importlib import import_module
+
+        module, _, name = self.request.rpartition(".")
+        found: type[Request] = getattr(import_module(module), name)
+        return found
+
+
+SLICES: Final[dict[str, Slice]] = {
+    row.name: row
+    for row in (
+        Slice(
+            name="backtest",
+            summary="Simulate a strategy on stored bars, with a report",
+            request="gpt_trader.requests.BacktestRequest",
+            flow="flows.backtest.backtest",
+            route="/api/v1/strategies/backtest",
+            command="backtest",
+        ),
+        Slice(
+            name="data",
+            summary="Bring bars from a source into the lake",
+            request="gpt_trader.requests.DataRequest",
+            flow="flows.data.data",
+            route="/api/v1/market/ingest",
+            command="data ingest",
+        ),
+    )
+}

@@ -1,0 +1,51 @@
+"""Turns pydantic's complaints into ours: the field, the value, what is allowed and the nearest valid name."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from difflib import get_close_matches
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ValidationError
+
+from gpt_trader.errors import Problem, Refused
+
+Model = TypeVar("Model", bound=BaseModel)
+
+
+def validated(model: type[Model], values: Mapping[str, Any], *, prefix: str = "") -> Model:
+    """Return `model(**values)`; raise Refused that names every wrong field (as `prefix` + name)."""
+    try:
+        return model.model_validate(dict(values))
+    except ValidationError as error:
+        raise Refused.of(*problems_of(error, list(model.model_fields), prefix=prefix)) from None
+
+
+def problems_of(error: ValidationError, fields: list[str], *, prefix: str = "") -> list[Problem]:
+    """Return one Problem for each complaint of pydantic; unknown fields get the nearest known one."""
+    return [_problem(dict(complaint), fields, prefix) for complaint in error.errors(include_url=False)]
+
+
+def _problem(complaint: dict[str, Any], fields: list[str], prefix: str) -> Problem:
+    location = [str(part) for part in complaint["loc"] if not str(part).startswith("function-")]
+    name = prefix + ".".join(location) if location else prefix.rstrip(".") or "request"
+    if complaint["type"] == "extra_forbidden":
+        close = get_close_matches(location[-1], fields, n=1, cutoff=0.5)
+        return Problem(
+            name,
+            complaint["input"],
+            "is not a known field",
+            allowed=", ".join(fields) or "no fields",
+            nearest=close[0] if close else None,
+        )
+    context = complaint.get("ctx", {})
+    message = str(complaint["msg"]).removeprefix("Value error, ")
+    value = complaint["input"] if location else None
+    allowed = None
+    if complaint["type"] == "literal_error":
+        allowed = str(context.get("expected", "")).replace(" or ", ", ").replace("'", "")
+    nearest = None
+    if allowed and isinstance(value, str):
+        close = get_close_matches(value, allowed.split(", "), n=1, cutoff=0.5)
+        nearest = close[0] if close else None
+    return Problem(name, value, message, allowed=allowed, nearest=nearest)
