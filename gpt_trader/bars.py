@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from gpt_trader.instruments import Instrument
 
 Floats = NDArray[np.float64]
+Flags = NDArray[np.bool_]
 Times = NDArray[np.datetime64]
 
 

@@ -41,7 +41,8 @@ class Request(BaseModel):
 class BacktestRequest(Request):
     """Simulate one strategy on one symbol's stored bars."""
 
-    output_options: ClassVar[frozenset[str]] = frozenset({"report", "snapshot"})
+    #: Where the bars came from is no option of the result: their own hash is in it.
+    output_options: ClassVar[frozenset[str]] = frozenset({"report", "snapshot", "source"})
 
     symbol: Symbol = Field(description="Instrument id, as in the lake.")
     strategy: str = Field(
@@ -111,7 +112,9 @@ class DataRequest(Request):
         Field(default_factory=dict, description="csv source: our column name → the file's.")
     )
     timezone: str = Field(default="UTC", max_length=64, description="csv source: zone of naive times.")
-    calendar: str | None = Field(default=None, description="Trading calendar of the symbols, e.g. XNYS, 24/7.")
+    calendar: str | None = Field(
+        default=None, description="Trading calendar of the symbols, e.g. XNYS, 24/7."
+    )
 
     @field_validator("timeframe")
     @classmethod

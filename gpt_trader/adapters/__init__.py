@@ -1,0 +1,1 @@
+"""The outside world: sources of bars, one vendor a file."""

@@ -48,15 +48,15 @@ def strategy_type(name: str) -> type[Strategy]:
 def checked_type(found: object, name: str) -> type[Strategy]:
     """Return `found` if it is a usable Strategy class; raise Refused otherwise."""
     if not (isinstance(found, type) and issubclass(found, Strategy)):
-        raise Refused(f"strategy {name!r} is {found!r}, not a subclass of gpt_trader.strategies.base.Strategy")
+        raise Refused(
+            f"strategy {name!r} is {found!r}, not a subclass of gpt_trader.strategies.base.Strategy"
+        )
     if getattr(found, "__abstractmethods__", None):
         raise Refused(f"strategy {name!r} does not define targets(self, bars, first)")
     return found
 
 
-def build(
-    strategy: type[Strategy], params: Mapping[str, Any], direction: Direction = "long"
-) -> Strategy:
+def build(strategy: type[Strategy], params: Mapping[str, Any], direction: Direction = "long") -> Strategy:
     """Return an instance; raise Refused naming each unknown or invalid parameter as `params.NAME`."""
     if "direction" in params:
         raise UnknownName.among(
