@@ -1,0 +1,186 @@
+"""Renders every refusal and failure as RFC 9457 `application/problem+json`; nothing else in `api` does.
+
+Code raises `gpt_trader.errors`; the handlers here add the request id and the stable `type`
+(`urn:gpt-trader:problem:<name>`). A traceback never leaves the process: it is logged under the request id.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, Final
+
+import orjson
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from pydantic import BaseModel, Field
+from starlette.exceptions import HTTPException
+from starlette.responses import Response
+
+from gpt_trader.errors import Denied, GptTraderError, Problem, Refused
+
+MEDIA_TYPE: Final = "application/problem+json"
+TYPE_PREFIX: Final = "urn:gpt-trader:problem:"
+
+#: Plain HTTP refusals of the framework: status → (type, title).
+_HTTP_PROBLEMS: Final[dict[int, tuple[str, str]]] = {
+    400: ("malformed-request", "The request cannot be read"),
+    404: ("no-such-route", "No such route"),
+    405: ("method-not-allowed", "Method not allowed"),
+    413: ("body-too-large", "The body is too large"),
+    415: ("unsupported-media-type", "Unsupported media type"),
+}
+
+
+class Unauthenticated(Denied):
+    """No credential, or one that nobody knows."""
+
+    type: ClassVar[str] = "unauthenticated"
+    title: ClassVar[str] = "Credentials are missing or wrong"
+    http_status: ClassVar[int] = 401
+
+
+class NotAcceptable(Refused):
+    """None of the representations that the client accepts exists."""
+
+    type: ClassVar[str] = "not-acceptable"
+    title: ClassVar[str] = "No such representation"
+    http_status: ClassVar[int] = 406
+
+
+class FieldProblem(BaseModel):
+    """What is wrong with one field of the request."""
+
+    field: str
+    value: Any = None
+    message: str
+    allowed: str | None = None
+    nearest: str | None = None
+
+
+class ProblemDocument(BaseModel):
+    """An error, as RFC 9457 puts it; `type` is stable, `detail` says what to do."""
+
+    type: str = Field(examples=["urn:gpt-trader:problem:unknown-name"])
+    title: str
+    status: int
+    detail: str
+    request_id: str
+    errors: list[FieldProblem] = Field(default_factory=list)
+
+
+def problem_response(
+    request_id: str,
+    status: int,
+    name: str,
+    title: str,
+    detail: str,
+    *,
+    problems: Sequence[Problem] = (),
+    headers: Mapping[str, str] | None = None,
+) -> Response:
+    """Return the document of one problem; `name` is the last part of its `type`."""
+    document = {
+        "type": TYPE_PREFIX + name,
+        "title": title,
+        "status": status,
+        "detail": detail,
+        "request_id": request_id,
+        "errors": [problem.as_dict() for problem in problems],
+    }
+    body = orjson.dumps(document, option=orjson.OPT_NON_STR_KEYS)
+    return Response(body, status_code=status, media_type=MEDIA_TYPE, headers=headers)
+
+
+def error_response(request_id: str, error: GptTraderError) -> Response:
+    """Return the problem document of one of our own errors."""
+    headers = {"WWW-Authenticate": "Bearer"} if error.http_status == 401 else None
+    return problem_response(
+        request_id,
+        error.http_status,
+        error.type,
+        error.title,
+        error.detail,
+        problems=error.problems,
+        headers=headers,
+    )
+
+
+def request_id(request: Request) -> str:
+    """Return the id that the outermost middleware gave this request."""
+    found: str = request.scope["state"]["request_id"]
+    return found
+
+
+async def _own_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, GptTraderError)
+    return error_response(request_id(request), error)
+
+
+async def _framework_refusal(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    name, title = _HTTP_PROBLEMS.get(error.status_code, (f"http-{error.status_code}", str(error.detail)))
+    detail = str(error.detail)
+    if error.status_code == 404:
+        detail = f"{request.method} {request.url.path} does not exist; /api/v1/docs lists the routes"
+    if error.status_code == 405:
+        allowed = (error.headers or {}).get("Allow", "see /api/v1/docs")
+        detail = f"{request.url.path} does not answer {request.method}; allowed: {allowed}"
+    return problem_response(
+        request_id(request), error.status_code, name, title, detail, headers=error.headers
+    )
+
+
+async def _invalid_request(request: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestValidationError)
+    complaints: Sequence[Mapping[str, Any]] = error.errors()
+    if any(complaint["type"] == "json_invalid" for complaint in complaints):
+        return problem_response(
+            request_id(request),
+            400,
+            "malformed-json",
+            "The body is not JSON",
+            "the body must be one JSON object, sent with Content-Type: application/json",
+        )
+    refused = Refused.of(*(_field_problem(complaint) for complaint in complaints))
+    return error_response(request_id(request), refused)
+
+
+def _field_problem(complaint: Mapping[str, Any]) -> Problem:
+    where, *names = [str(part) for part in complaint["loc"]]
+    value = complaint.get("input") if names else None
+    message = str(complaint["msg"]).removeprefix("Value error, ")
+    if complaint["type"] == "missing":
+        value = None
+        message = "is missing" if names else "a JSON object is needed as the request's body"
+    return Problem(".".join(names) or where, value, message)
+
+
+def install(app: FastAPI) -> None:
+    """Register the handlers; what none of them knows is the outermost middleware's business."""
+    app.add_exception_handler(GptTraderError, _own_error)
+    app.add_exception_handler(RequestValidationError, _invalid_request)
+    app.add_exception_handler(HTTPException, _framework_refusal)
+
+
+def declared(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """Return OpenAPI's `responses` for these statuses, each the problem document."""
+    return {status: _declaration(status) for status in statuses}
+
+
+_MEANING: Final[dict[int, str]] = {
+    400: "Malformed request",
+    401: "Credentials missing or wrong",
+    403: "The credential lacks the scope",
+    404: "Not found, or another owner's",
+    406: "No such representation",
+    409: "Conflict with what stands already",
+    413: "Body over 1 MiB",
+    422: "Refused input; `errors` names each field",
+    500: "Unexpected failure; the log has it under the request id",
+    503: "A part of the engine does not answer",
+}
+
+
+def _declaration(status: int) -> dict[str, Any]:
+    schema = {"$ref": "#/components/schemas/ProblemDocument"}
+    return {"description": _MEANING[status], "content": {MEDIA_TYPE: {"schema": schema}}}

@@ -1,0 +1,177 @@
+"""Pure ASGI middlewares: the request's frame (id, headers, last resort), who may talk to us, how much.
+
+`BaseHTTPMiddleware` costs three times as much a request and breaks streaming; these wrap `send` once.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+import socket
+import uuid
+from typing import Final
+
+import structlog
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from api.errors import problem_response
+
+BODY_LIMIT: Final = 1024 * 1024
+
+_log = structlog.get_logger("api")
+_REQUEST_ID: Final = re.compile(r"[A-Za-z0-9._-]{1,64}")
+_SECURITY_HEADERS: Final[tuple[tuple[str, str], ...]] = (
+    ("X-Content-Type-Options", "nosniff"),
+    ("X-Frame-Options", "DENY"),
+    ("Referrer-Policy", "no-referrer"),
+    ("Cross-Origin-Resource-Policy", "same-origin"),
+    ("Content-Security-Policy", "default-src 'none'; frame-ancestors 'none'"),
+    ("Cache-Control", "no-store"),
+)
+
+
+class RequestFrame:
+    """Outermost: gives each request an id, each response its security headers, each surprise a 500.
+
+    A response that sets one of the headers itself keeps its own value (a report needs its own policy).
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request."""
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        given = Headers(scope=scope).get("x-request-id", "")
+        request_id = given if _REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
+        scope.setdefault("state", {})["request_id"] = request_id
+        started = False
+
+        async def framed(message: Message) -> None:
+            nonlocal started
+            if message["type"] == "http.response.start":
+                started = True
+                headers = MutableHeaders(scope=message)
+                for name, value in _SECURITY_HEADERS:
+                    headers.setdefault(name, value)
+                headers["X-Request-ID"] = request_id
+            await send(message)
+
+        try:
+            await self.app(scope, receive, framed)
+        except Exception as error:  # the last resort: logged here, told to the client without its inside
+            _log.exception("unexpected error", request_id=request_id, path=scope["path"])
+            if started:
+                raise  # half an answer is out: let the server cut the connection
+            response = problem_response(
+                request_id,
+                500,
+                "unexpected",
+                "Something went wrong inside",
+                f"an unexpected {type(error).__name__}; the API's log has it under this request id",
+            )
+            await response(scope, receive, framed)
+
+
+class TrustedSource:
+    """Refuses a foreign `Host` (DNS rebinding, 421) and a foreign `Origin` (403: there is no CORS).
+
+    Allowed hosts: loopback names, the bound address and, when bound beyond loopback, any address literal
+    and this machine's own name: rebinding needs a DNS name that the attacker owns.
+    """
+
+    def __init__(self, app: ASGIApp, bound: str) -> None:
+        self.app = app
+        self._names = {"localhost", "127.0.0.1", "::1", bound.lower()}
+        self._any_literal = not _is_loopback(bound)
+        if self._any_literal:
+            self._names |= {socket.gethostname().lower(), socket.getfqdn().lower()}
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request."""
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        headers = Headers(scope=scope)
+        host = headers.get("host", "")
+        origin = headers.get("origin")
+        request_id = scope["state"]["request_id"]
+        if not self.knows(host):
+            shown = host[:80]
+            refusal = problem_response(
+                request_id,
+                421,
+                "foreign-host",
+                "This engine is not that host",
+                f"the Host header says {shown!r}; use the engine's own address, e.g. http://127.0.0.1",
+            )
+        elif origin is not None and origin.partition("://")[2] != host:
+            refusal = problem_response(
+                request_id,
+                403,
+                "foreign-origin",
+                "Requests from other sites are refused",
+                f"the Origin {origin[:80]!r} is not this engine; call it from a program, not from a web page",
+            )
+        else:
+            await self.app(scope, receive, send)
+            return
+        await refusal(scope, receive, send)
+
+    def knows(self, host: str) -> bool:
+        """Return whether a `Host` header's value (with or without a port) means this engine."""
+        name = host[1:].partition("]")[0] if host.startswith("[") else host.partition(":")[0]
+        return name.lower() in self._names or (self._any_literal and _is_address(name))
+
+
+class BodyLimit:
+    """Refuses a body over the limit: by its announced length, and by counting where none is announced."""
+
+    def __init__(self, app: ASGIApp, limit: int = BODY_LIMIT) -> None:
+        self.app = app
+        self.limit = limit
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request."""
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        announced = Headers(scope=scope).get("content-length", "")
+        if announced.isdecimal() and int(announced) > self.limit:
+            refusal = problem_response(
+                scope["state"]["request_id"], 413, "body-too-large", "The body is too large", self._detail
+            )
+            await refusal(scope, receive, send)
+            return
+        taken = 0
+
+        async def counted() -> Message:
+            nonlocal taken
+            message = await receive()
+            taken += len(message.get("body", b""))
+            if taken > self.limit:
+                # FastAPI passes an HTTPException on, and turns anything else into a 400.
+                raise HTTPException(413, self._detail, headers={"Connection": "close"})
+            return message
+
+        await self.app(scope, counted, send)
+
+    @property
+    def _detail(self) -> str:
+        return f"a body may have {self.limit:,} bytes; bring more bars with a file of the csv source"
+
+
+def _is_address(name: str) -> bool:
+    try:
+        ipaddress.ip_address(name)
+    except ValueError:
+        return False
+    return True
+
+
+def _is_loopback(name: str) -> bool:
+    return name == "localhost" or (_is_address(name) and ipaddress.ip_address(name).is_loopback)
