@@ -1,0 +1,98 @@
+"""The tables of our database, as SQLAlchemy Core sees them. Migrations create them; a test compares the two.
+
+Documents are `json`, not `jsonb`: they come back as they were written, keys in order, and a NUL or a lone
+surrogate in a log line is no error. All times are `timestamptz`.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from sqlalchemy import (
+    BigInteger,
+    Column,
+    DateTime,
+    ForeignKey,
+    Index,
+    Integer,
+    MetaData,
+    Table,
+    Text,
+    Uuid,
+    func,
+    text,
+)
+from sqlalchemy.dialects.postgresql import JSON
+
+METADATA: Final = MetaData(
+    naming_convention={
+        "pk": "%(table_name)s_pkey",
+        "ix": "%(table_name)s_%(column_0_N_name)s_idx",
+        "uq": "%(table_name)s_%(column_0_N_name)s_key",
+        "fk": "%(table_name)s_%(column_0_N_name)s_fkey",
+    }
+)
+
+_NOW: Final = func.now()
+
+#: One row a run: who asked for what, and, once it is finished, what came out and from what.
+RUNS: Final = Table(
+    "runs",
+    METADATA,
+    Column("run_id", Uuid, primary_key=True),  # the Prefect flow run's id
+    Column("slice", Text, nullable=False),
+    Column("owner", Text, nullable=False),
+    Column("request", JSON, nullable=False),
+    Column("request_hash", Text, nullable=False),
+    Column("schema_version", Integer, nullable=False),
+    Column("seed", BigInteger),
+    Column("snapshot_id", Text),
+    Column("result_hash", Text),
+    Column("summary", JSON),
+    Column("artifacts", JSON, nullable=False, server_default=text("'{}'")),  # name → file in the run's folder
+    Column("code_version", Text),
+    Column("libraries", JSON),
+    Column("created_at", DateTime(timezone=True), nullable=False, server_default=_NOW),
+    Column("finished_at", DateTime(timezone=True)),
+    Index("runs_created_idx", "created_at", "run_id"),
+    Index("runs_owner_idx", "owner", "created_at", "run_id"),
+)
+
+#: One row an idempotency key, in its owner's namespace. `run_id` is null between claim and submission.
+IDEMPOTENCY_KEYS: Final = Table(
+    "idempotency_keys",
+    METADATA,
+    Column("owner", Text, primary_key=True),
+    Column("key", Text, primary_key=True),
+    Column("body_hash", Text, nullable=False),
+    Column("run_id", Uuid),
+    Column("created_at", DateTime(timezone=True), nullable=False, server_default=_NOW),
+    Index("idempotency_keys_created_idx", "created_at"),
+)
+
+#: One row a channel of the event log; its row lock hands out offsets.
+CHANNELS: Final = Table(
+    "channels",
+    METADATA,
+    Column("channel", Text, primary_key=True),
+    Column("epoch", Text, nullable=False),  # this life of the channel
+    Column("last_offset", BigInteger, nullable=False, server_default=text("0")),
+    Column("trimmed_to", BigInteger, nullable=False, server_default=text("0")),  # offsets up to here are gone
+    Column("updated_at", DateTime(timezone=True), nullable=False, server_default=_NOW),
+    Index("channels_updated_idx", "updated_at"),
+)
+
+#: One row an event, append-only.
+EVENTS: Final = Table(
+    "events",
+    METADATA,
+    Column("channel", Text, ForeignKey("channels.channel", ondelete="CASCADE"), primary_key=True),
+    Column("epoch", Text, primary_key=True),
+    Column("offset", BigInteger, primary_key=True),
+    Column("type", Text, nullable=False),
+    Column("data", JSON, nullable=False),
+    Column("key", Text),
+    Column("at", DateTime(timezone=True), nullable=False, server_default=func.clock_timestamp()),
+    Index("events_key_idx", "channel", "key", unique=True, postgresql_where=text("key IS NOT NULL")),
+    Index("events_at_idx", "at", postgresql_using="brin"),
+)
