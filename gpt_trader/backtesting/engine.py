@@ -1,0 +1,191 @@
+"""Runs one backtest: a strategy's targets on bars, executed by vectorbt, measured by `metrics`."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from importlib.metadata import version
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from gpt_trader.backtesting import metrics as measure
+from gpt_trader.backtesting.execution import execute
+from gpt_trader.backtesting.result import BacktestResult, iso
+from gpt_trader.errors import NotEnoughBars, Problem, Refused
+from gpt_trader.strategies.base import Strategy
+
+if TYPE_CHECKING:
+    from gpt_trader.bars import Bars, Floats
+    from gpt_trader.requests import BacktestRequest
+
+#: Beyond ±1 by no more than this is rounding, not leverage.
+_ROUNDING = 1e-9
+
+
+def simulate(
+    bars: Bars,
+    first: int,
+    strategy: Strategy,
+    request: BacktestRequest,
+    *,
+    snapshot_id: str = "",
+    on_stage: Callable[[str], None] | None = None,
+) -> BacktestResult:
+    """Backtest `strategy` on `bars[first:]`; bars before `first` only warm its indicators up.
+
+    The first decision falls at the close of bar `first` and is filled at the next open, so `equity[0]` is the
+    capital; an open position at the end is marked at the last close, not sold. Execution is defined in
+    `gpt_trader.backtesting.execution`, every metric in `gpt_trader.backtesting.metrics`. The same arguments give
+    the same `result_hash`.
+
+    Args:
+        bars: Warm-up bars and the bars of the range, oldest first.
+        first: Index of the range's first bar.
+        strategy: What to trade; its `direction` should be the request's, which is enforced on its targets.
+        request: Capital, costs, size, stops and direction (its dates and symbol have been applied to `bars`).
+        snapshot_id: Where the bars came from; recorded, not part of the hash.
+        on_stage: Told each stage's name as it starts: `targets`, `simulate`, `metrics`.
+
+    Raises:
+        NotEnoughBars: The range is empty, or the bars up to its end are fewer than the strategy's warm-up.
+        Refused: The strategy's targets are not finite numbers of [−1, 1], one a bar; or the request sells short
+            what cannot be.
+    """
+    _require_bars(bars, first, strategy, request)
+    _require_shortable(bars, request)
+    durations: dict[str, float] = {}
+
+    @contextmanager
+    def stage(name: str) -> Iterator[None]:
+        if on_stage is not None:
+            on_stage(name)
+        started = time.perf_counter()
+        yield
+        durations[name] = time.perf_counter() - started
+
+    traded = bars[first:]
+    with stage("targets"):
+        targets = _checked(strategy.targets(bars, first), len(bars), strategy)[first:]
+        targets = _allowed(targets, request)
+    with stage("simulate"):
+        execution = execute(traded, targets, request)
+    with stage("metrics"):
+        year, equity = bars.periods_a_year, execution.equity
+        found = measure.metrics(equity, execution.trades, request.capital, year, execution.position)
+        held, held_metrics = measure.benchmark(traded.close, traded.time, request.capital, year)
+        drawdowns = measure.drawdowns(equity, traded.time)
+    params = strategy.params()
+    return BacktestResult(
+        symbol=bars.symbol,
+        timeframe=bars.timeframe,
+        strategy=request.strategy,
+        params=params,
+        # All parameters, so that a default given and one left out are the same request.
+        request={**request.canonical(), "params": params},
+        snapshot_id=snapshot_id,
+        bars_hash=bars.logical_hash,
+        metrics=found,
+        benchmark=held_metrics,
+        trades=execution.trades,
+        drawdowns=drawdowns,
+        time=traded.time,
+        close=traded.close,
+        equity=equity,
+        benchmark_equity=held,
+        drawdown=measure.drawdown(equity),
+        position=execution.position,
+        periods_a_year=year,
+        provenance={"engine": f"vectorbt {version('vectorbt')}", "durations": durations},
+    )
+
+
+def _require_bars(bars: Bars, first: int, strategy: Strategy, request: BacktestRequest) -> None:
+    """Raise NotEnoughBars if there is nothing to trade or nothing to decide from."""
+    if first < 0:
+        raise ValueError(f"first is {first}, an index of bars is ≥ 0")
+    stored = f"{iso(bars.time[0])} to {iso(bars.time[-1])}" if len(bars) else None
+    if first >= len(bars):
+        asked = f"from {request.start or 'the first'} to {request.end or 'the last'} bar"
+        problem = Problem(
+            field="start",
+            value=str(request.start) if request.start else None,
+            message=f"{bars.symbol} has 0 {bars.timeframe} bars {asked}, at least 1 is needed",
+            allowed=f"bars there are before the range: {stored}" if stored else None,
+        )
+    elif strategy.warmup > len(bars):
+        problem = Problem(
+            field="end",
+            value=str(request.end) if request.end else None,
+            message=(
+                f"{bars.symbol} has {len(bars)} {bars.timeframe} bars up to the end of the range ({stored}), "
+                f"{strategy.name} needs {strategy.warmup} for its first decision"
+            ),
+            allowed="a later end, an earlier first bar in the lake, or shorter periods in params",
+        )
+    else:
+        return
+    raise NotEnoughBars(str(problem), problems=[problem])
+
+
+def _require_shortable(bars: Bars, request: BacktestRequest) -> None:
+    if request.direction != "long" and not bars.instrument.shortable:
+        raise Refused.of(
+            Problem("direction", request.direction, f"{bars.symbol} cannot be sold short", "long", "long")
+        )
+
+
+def _checked(targets: object, bars: int, strategy: Strategy) -> Floats:
+    """Return what a strategy gave as floats, or raise Refused saying which value breaks the contract."""
+    try:
+        values = np.asarray(targets, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise _broken(strategy, f"targets() returned {type(targets).__name__}, not numbers") from error
+    if values.shape != (bars,):
+        raise _broken(strategy, f"targets() returned shape {values.shape} for {bars} bars")
+    wrong = np.flatnonzero(~(np.abs(values) <= 1.0 + _ROUNDING))
+    if len(wrong):
+        where = int(wrong[0])
+        raise _broken(strategy, f"targets()[{where}] is {values[where]} ({len(wrong)} such values)")
+    return np.clip(values, -1.0, 1.0)
+
+
+def _broken(strategy: Strategy, message: str) -> Refused:
+    return Refused.of(Problem("strategy", strategy.name, message, "one finite number of [-1, 1] a bar"))
+
+
+def _allowed(targets: Floats, request: BacktestRequest) -> Floats:
+    """Return the targets without the sides that the request does not trade."""
+    low = 0.0 if request.direction == "long" else -1.0
+    high = 0.0 if request.direction == "short" else 1.0
+    return np.clip(targets, low, high)
+
+
+class _Alternating(Strategy):
+    """Long, flat, short, and again: touches every path of the engine."""
+
+    name = "alternating"
+
+    def targets(self, bars: Bars, first: int = 0) -> Floats:
+        """Return +1, 0, −1, 0, …, one a bar."""
+        return np.resize([1.0, 0.0, -1.0, 0.0], len(bars))
+
+
+def warm_up() -> None:
+    """Import vectorbt and run every path once, so that a process forked afterwards pays for neither.
+
+    Starts no Python thread. numpy's OpenBLAS starts native ones when it is first imported, unless
+    `OPENBLAS_NUM_THREADS=1` is in the environment.
+    """
+    from gpt_trader.bars import Bars
+    from gpt_trader.instruments import Instrument
+    from gpt_trader.requests import BacktestRequest
+
+    close = 100.0 + np.sin(np.arange(60.0))
+    day = np.datetime64("2000-01-03", "us") + np.arange(60) * np.timedelta64(1, "D")
+    bars = Bars(Instrument(symbol="WARM-UP"), "1d", day, close, close + 1.0, close - 1.0, close, close)
+    for direction in ("long", "short", "both"):
+        for stop in (None, 0.01):
+            request = BacktestRequest(symbol="WARM-UP", direction=direction, stop_loss=stop, take_profit=stop)
+            simulate(bars, 10, _Alternating(), request)
