@@ -1,0 +1,96 @@
+"""`gpt-trader data`: the lake of bars."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from cli.complete import complete_symbol
+
+_SYMBOL_ARGUMENT = typer.Argument(
+    metavar="SYMBOL", help="Instrument, e.g. AAPL.", autocompletion=complete_symbol
+)
+
+
+def ingest(
+    *,
+    symbol: Annotated[
+        list[str] | None,
+        typer.Option(metavar="ID", help="Instrument to ingest; repeatable. Default: all the source has."),
+    ] = None,
+    source: Annotated[
+        str | None, typer.Option(metavar="NAME", help="sample or csv (default: setting default_source).")
+    ] = None,
+    file: Annotated[
+        str | None, typer.Option(metavar="PATH", help="CSV or Parquet file with the bars of one symbol.")
+    ] = None,
+    timeframe: Annotated[
+        str | None, typer.Option(metavar="BAR", help="Length of a bar (default: 1d).")
+    ] = None,
+    start: Annotated[str | None, typer.Option(metavar="YYYY-MM-DD", help="First day, inclusive.")] = None,
+    end: Annotated[str | None, typer.Option(metavar="YYYY-MM-DD", help="Last day, inclusive.")] = None,
+    column: Annotated[
+        list[str] | None,
+        typer.Option(metavar="OURS=THEIRS", help="Column of the file, e.g. close=Last; repeatable."),
+    ] = None,
+    timezone: Annotated[
+        str | None, typer.Option(metavar="ZONE", help="Zone of times without one (default: UTC).")
+    ] = None,
+    calendar: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Trading calendar, e.g. XNYS, 24/7.")
+    ] = None,
+) -> None:
+    """Bring bars from a source into the lake.
+
+    Example: gpt-trader data ingest --symbol ACME --file acme.csv --column timestamp=Date --column close=Last
+    """
+    from cli.lake import ingest_bars
+    from cli.parameters import pairs
+
+    ingest_bars(
+        {
+            "symbols": symbol or None,
+            "source": source,
+            "file": file,
+            "timeframe": timeframe,
+            "start": start,
+            "end": end,
+            "columns": pairs(column or [], option="column") or None,
+            "timezone": timezone,
+            "calendar": calendar,
+        }
+    )
+
+
+def list_symbols() -> None:
+    """List the symbols of the lake with their ranges."""
+    from cli.lake import show_symbols
+
+    show_symbols()
+
+
+def show(
+    symbol: Annotated[str, _SYMBOL_ARGUMENT],
+    *,
+    timeframe: Annotated[str, typer.Option(metavar="BAR", help="Length of a bar.", show_default=True)] = "1d",
+    start: Annotated[str | None, typer.Option(metavar="YYYY-MM-DD", help="First day, inclusive.")] = None,
+    end: Annotated[str | None, typer.Option(metavar="YYYY-MM-DD", help="Last day, inclusive.")] = None,
+    as_of: Annotated[
+        str | None, typer.Option("--as-of", metavar="SNAPSHOT", help="Snapshot to read (default: newest).")
+    ] = None,
+    limit: Annotated[
+        int, typer.Option(min=1, max=100_000, help="At most this many bars.", show_default=True)
+    ] = 20,
+) -> None:
+    """Show bars of a symbol."""
+    from cli.lake import show_bars
+
+    show_bars(symbol, timeframe=timeframe, start=start, end=end, as_of=as_of, limit=limit)
+
+
+def register(app: typer.Typer) -> None:
+    """Put the commands on the group."""
+    app.command()(ingest)
+    app.command("list")(list_symbols)
+    app.command()(show)

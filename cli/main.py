@@ -1,0 +1,44 @@
+"""The program: `gpt-trader`, and the same as `python -m gpt_trader`."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+
+from cli.failures import report
+from cli.options import foreseen, hoisted, use
+
+
+def app(argv: Sequence[str] | None = None) -> int:
+    """Run one command line (default: this process's) and return its exit code (see `cli.failures`)."""
+    args = hoisted(sys.argv[1:] if argv is None else argv)
+    use(foreseen(args))
+    try:
+        return _run(args)
+    except BrokenPipeError:
+        return _reader_gone()
+    except SystemExit as stop:  # completion scripts end this way
+        return stop.code if isinstance(stop.code, int) else int(stop.code is not None)
+    except BaseException as error:  # noqa: BLE001 the edge: every error becomes a message and a code
+        return report(error)
+
+
+def _run(args: list[str]) -> int:
+    import typer
+
+    from cli.tree import build
+
+    returned = typer.main.get_command(build()).main(args=args, prog_name="gpt-trader", standalone_mode=False)
+    sys.stdout.flush()
+    return returned if isinstance(returned, int) else 0
+
+
+def _reader_gone() -> int:
+    """Whoever read our output has closed it (`| head`): that is no failure, and nothing more is to be written."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(app())

@@ -1,0 +1,92 @@
+"""Reads `NAME=VALUE` words of the command line into the fields of a request, typed by the model that owns them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any, get_args, get_origin
+
+from gpt_trader.errors import Problem, Refused, UnknownName
+from gpt_trader.requests import Request
+from gpt_trader.strategies.base import Direction, Strategy
+from gpt_trader.strategies.registry import build, parameter_names
+
+
+def pairs(words: Iterable[str], *, option: str = "param") -> dict[str, str]:
+    """Return `NAME=VALUE` words by name; raise Refused naming each that is none, is empty or comes twice."""
+    found: dict[str, str] = {}
+    problems = []
+    for word in words:
+        name, equals, value = (part.strip() for part in word.partition("="))
+        if not (name and equals and value):
+            problems.append(Problem(option, word, "is not NAME=VALUE", allowed=f"e.g. --{option} fast=10"))
+        elif name in found:
+            problems.append(Problem(option, word, f"{name} is given twice"))
+        found[name] = value
+    if problems:
+        raise Refused.of(*problems)
+    return found
+
+
+def typed(strategy: type[Strategy], given: Mapping[str, Any], direction: Direction) -> dict[str, Any]:
+    """Return the given parameters with the types that the strategy declares.
+
+    The strategy is built as the engine will build it, so what the engine would refuse is refused here: unknown
+    names, values out of range, rules between parameters (fast < slow).
+    """
+    built = build(strategy, given, direction).params()
+    return {name: built[name] for name in given}
+
+
+def literal(text: str) -> bool | int | float | str:
+    """Return what a word means where nobody declares its type: a truth value, a whole number, a number, or text."""
+    if text.lower() in ("true", "false"):
+        return text.lower() == "true"
+    for number in (int, float):
+        try:
+            return number(text)
+        except ValueError:
+            continue
+    return text
+
+
+def fields_of(
+    model: type[Request], given: Mapping[str, str], parameters: Iterable[str] = ()
+) -> dict[str, Any]:
+    """Spread flat names over a request: `start=…` is a field, `params.fast=…` an entry of a field that is a mapping.
+
+    A name that is no field but one of `parameters` (of the strategy) goes into `params`. Lists are separated by
+    commas. Raises UnknownName with the nearest field or parameter.
+    """
+    known = list(parameters)
+    values: dict[str, Any] = {}
+    for name, value in given.items():
+        field, dot, entry = name.partition(".")
+        if dot and _is_mapping(model, field):
+            values.setdefault(field, {})[entry] = value
+        elif name in model.model_fields and not _is_mapping(model, name):
+            values[name] = _listed(value) if _is_list(model, name) else value
+        elif name in known:
+            values.setdefault("params", {})[name] = value
+        else:
+            fields = [f for f in model.model_fields if f != "schema_version"]
+            nested = [f"{f}.NAME" if _is_mapping(model, f) else f for f in fields]
+            raise UnknownName.among("param", name, [*nested, *known], shown=40)
+    return values
+
+
+def strategy_parameters(strategy: type[Strategy] | None) -> list[str]:
+    """Return the names of a strategy's parameters; none where the strategy is not known here."""
+    return parameter_names(strategy) if strategy else []
+
+
+def _listed(value: str) -> list[str]:
+    return [part.strip() for part in value.split(",") if part.strip()]
+
+
+def _is_mapping(model: type[Request], field: str) -> bool:
+    return field in model.model_fields and get_origin(model.model_fields[field].annotation) is dict
+
+
+def _is_list(model: type[Request], field: str) -> bool:
+    annotation = model.model_fields[field].annotation
+    return any(get_origin(kind) in (tuple, list) for kind in (annotation, *get_args(annotation)))

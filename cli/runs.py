@@ -1,0 +1,44 @@
+"""From a checked request to a shown result: submit, follow, fetch, render. Every command that runs goes this way."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from cli.follow import demand_completed, follow_or_cancel, interrupt_deferred
+from cli.options import detail
+from cli.progress import progress
+
+if TYPE_CHECKING:
+    from cli.client import Client, Json, Started
+    from cli.prepare import Prepared
+
+Submit = Callable[["Client", Mapping[str, Any]], "Started"]
+
+
+def start(prepared: Prepared, submit: Submit, client: Client) -> Started:
+    """Send a request; Ctrl-C waits until the run's id is known, so that it can be cancelled."""
+    with interrupt_deferred():
+        prepared.register(client)
+        started = submit(client, prepared.body)
+    detail(f"run {started.run_id} on {client.url}")
+    return started
+
+
+def finish(client: Client, started: Started, title: str) -> Json:
+    """Follow a run to its end and return its result; raise RunFailed or Interrupted where it has none."""
+    _load_while_waiting()
+    with progress(title) as show:
+        final = follow_or_cancel(client, started.run_id, show)
+    demand_completed(started.run_id, final)
+    return client.result(started.run_id)
+
+
+def _load_while_waiting() -> None:
+    """Import what the rendering needs now: the run has been sent, and its answer takes longer than this."""
+    from cli.options import current
+
+    if not current().machine:
+        import rich.box
+        import rich.console
+        import rich.table  # noqa: F401

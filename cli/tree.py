@@ -1,0 +1,88 @@
+"""The tree of commands. Building it imports Typer and the light command modules, nothing else."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated, Literal
+
+import typer
+
+from cli.commands import backtest, config, data, strategy, workflow
+from cli.options import Options, Output, use
+
+#: What one group of commands is called in `--help`.
+GROUPS = {
+    "workflow": (workflow, "Runs of any kind: start, follow, list, cancel, reproduce."),
+    "data": (data, "The lake of bars: ingest, list, show."),
+    "strategy": (strategy, "Strategies and their parameters."),
+    "config": (config, "Settings of this engine's home."),
+}
+
+
+def build() -> typer.Typer:
+    """Return the whole command tree."""
+    markup: Literal["rich"] | None = "rich" if sys.stdout.isatty() else None
+    app = typer.Typer(
+        name="gpt-trader",
+        help=_HELP,
+        no_args_is_help=True,
+        pretty_exceptions_enable=False,
+        rich_markup_mode=markup,
+        context_settings={"help_option_names": ["--help", "-h"]},
+    )
+    app.callback()(_root)
+    backtest.register(app)
+    for name, (module, summary) in GROUPS.items():
+        group = typer.Typer(name=name, help=summary, no_args_is_help=True, rich_markup_mode=markup)
+        module.register(group)
+        app.add_typer(group)
+    try:
+        from cli.commands import engine_commands
+    except ImportError:
+        pass
+    else:
+        engine_commands.register(app)
+    return app
+
+
+_HELP = """Backtests, paper and live trading as observable workflows.
+
+The local engine is started when a command needs it. Global options may also stand after the command.
+Exit codes: 0 ok, 1 the run failed, 2 refused input, 3 no engine, 4 not allowed, 130 interrupted."""
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        from gpt_trader import __version__
+
+        typer.echo(f"gpt-trader {__version__}")
+        raise typer.Exit
+
+
+def _root(
+    server: Annotated[
+        str | None,
+        typer.Option(
+            metavar="URL",
+            envvar="GPT_TRADER_SERVER",
+            show_envvar=True,
+            help="Use the API there instead of the local engine; its key: GPT_TRADER_API_KEY.",
+        ),
+    ] = None,
+    output: Annotated[
+        Output,
+        typer.Option(
+            envvar="GPT_TRADER_OUTPUT",
+            show_envvar=True,
+            show_default=True,
+            help="How results are written on stdout; anything else goes to stderr.",
+        ),
+    ] = Output.TABLE,
+    verbose: Annotated[bool, typer.Option("--verbose", help="Say more on stderr; tracebacks too.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", help="Say nothing but results and errors.")] = False,
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version."),
+    ] = False,
+) -> None:
+    use(Options(server=server or None, output=output, verbose=verbose, quiet=quiet))
