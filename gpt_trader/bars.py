@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +16,9 @@ Floats = NDArray[np.float64]
 Flags = NDArray[np.bool_]
 Times = NDArray[np.datetime64]
 
+#: Relative slack of the OHLC check: a price times an adjustment factor rounds.
+OHLC_TOLERANCE: Final = 1e-9
+
 
 @dataclass(frozen=True, eq=False)
 class Bars:
@@ -23,7 +27,8 @@ class Bars:
     Shapes: every array is (n,). `time` is datetime64[us], UTC, the **open time** of the bar (its label),
     strictly increasing; prices are float64, finite and > 0 with low ≤ open, close ≤ high (relative
     tolerance 1e-9, as scaled prices round); `volume` is float64, finite and ≥ 0. Arrays are read-only.
-    `logical_hash` identifies the content (as stored), independent of the file it was read from.
+    `logical_hash` identifies the content, independent of the file it was read from: that of the whole series as
+    stored when read from the lake, that of just these bars after `identified`.
     """
 
     instrument: Instrument
@@ -61,6 +66,19 @@ class Bars:
             close=self.close[part],
             volume=self.volume[part],
         )
+
+    def identified(self) -> Bars:
+        """Return the same bars with the hash of just these values, whatever else the series they came from holds.
+
+        sha256 over symbol, timeframe and the arrays as little-endian bytes.
+        """
+        digest = hashlib.sha256(
+            f"gpt-trader bars-used 1\n{self.symbol}\n{self.timeframe}\n{len(self)}\n".encode()
+        )
+        digest.update(self.time.astype("<M8[us]", copy=False).tobytes())
+        for values in (self.open, self.high, self.low, self.close, self.volume):
+            digest.update((values + 0.0).astype("<f8", copy=False).tobytes())
+        return replace(self, logical_hash=digest.hexdigest())
 
     @property
     def symbol(self) -> str:

@@ -1,0 +1,110 @@
+"""The files of a lake: written once, verified on every read."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import numpy as np
+
+from gpt_trader.crash_points import crash_point
+from gpt_trader.errors import CorruptLake
+from gpt_trader.raw_bars import Quarantine, RawBars
+from storage.durable import write_file
+from storage.manifest import Entry, FileRef
+from storage.parquet import decode_bars, encode_bars, encode_quarantine
+
+
+class LakeFiles:
+    """Reads and writes the Parquet files below a lake's root; paths come from a manifest or from their content.
+
+    Reading is safe at any time; writing belongs to the holder of the lake's lock.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+        self._verified: dict[str, tuple[str, int, int, int]] = {}
+
+    def read(self, entry: Entry, file: FileRef) -> RawBars:
+        """Return the bars of one file; raise CorruptLake if it is not what the manifest says."""
+        return decode_bars(self._content(entry, file))
+
+    def verified_path(self, entry: Entry, file: FileRef) -> Path:
+        """Return a file's path once its sha256 is checked.
+
+        A file checked before is checked again only if its inode, size or time changed.
+        """
+        path = self._root / file.path
+        try:
+            state = path.stat()
+        except OSError as error:
+            raise _unreadable(path, entry, error) from error
+        seen = (file.sha256, state.st_ino, state.st_size, state.st_mtime_ns)
+        if self._verified.get(file.path) != seen:
+            self._content(entry, file)
+            self._verified[file.path] = seen
+        return path
+
+    def write_bars(self, symbol: str, timeframe: str, part: str, rows: RawBars, logical_hash: str) -> FileRef:
+        """Write the bars of one part to a file named by its content, and return how the manifest names it."""
+        content = encode_bars(symbol, rows)
+        sha256 = hashlib.sha256(content).hexdigest()
+        path = f"bars/{timeframe}/{symbol}/{part}-{sha256[:24]}.parquet"
+        self._put(path, content)
+        first, last = bar_time(rows.time[0]), bar_time(rows.time[-1])
+        return FileRef(part, path, sha256, logical_hash, len(rows), first, last, len(content))
+
+    def write_quarantine(self, symbol: str, timeframe: str, quarantined: Quarantine) -> Path:
+        """Write rows that are no bars to a file named by its content."""
+        content = encode_quarantine(quarantined)
+        name = hashlib.sha256(content).hexdigest()[:24]
+        return self._put(f"quarantine/{timeframe}/{symbol}/{name}.parquet", content)
+
+    def clear_unfinished(self) -> None:
+        """Remove what a killed writer left; the lock is ours, so nobody else writes there."""
+        unfinished = self._root / "tmp"
+        if unfinished.is_dir():
+            for path in unfinished.iterdir():
+                path.unlink()
+
+    def _put(self, path: str, content: bytes) -> Path:
+        """Write an immutable file, unless it is there already, whole, from an attempt that did not end."""
+        target = self._root / path
+        if not (target.is_file() and target.read_bytes() == content):
+            write_file(
+                target,
+                content,
+                temporary=self._root / "tmp",
+                crash_point=lambda: crash_point("lake.before_rename"),
+            )
+        return target
+
+    def _content(self, entry: Entry, file: FileRef) -> bytes:
+        path = self._root / file.path
+        try:
+            content = path.read_bytes()
+        except OSError as error:
+            raise _unreadable(path, entry, error) from error
+        if hashlib.sha256(content).hexdigest() != file.sha256:
+            raise _damaged(path, entry, "is damaged: its sha256 is not the one in the manifest")
+        return content
+
+
+def bar_time(time: np.datetime64) -> str:
+    """Return a bar's time as UTC ISO 8601 with `Z`, to the second where it is a whole one."""
+    whole = time == time.astype("datetime64[s]")
+    return f"{np.datetime_as_string(time, unit='s' if whole else 'us')}Z"
+
+
+def _unreadable(path: Path, entry: Entry, error: OSError) -> CorruptLake:
+    missing = isinstance(error, FileNotFoundError)
+    return _damaged(path, entry, "is missing" if missing else f"cannot be read ({error.strerror})")
+
+
+def _damaged(path: Path, entry: Entry, what: str) -> CorruptLake:
+    file = " --file FILE" if entry.source == "csv" else ""
+    timeframe = "" if entry.timeframe == "1d" else f" --timeframe {entry.timeframe}"
+    return CorruptLake(
+        f"{path} {what}. Fetch it again with: gpt-trader data ingest --symbol {entry.symbol}{timeframe} "
+        f"--source {entry.source}{file} (bars from {entry.first} to {entry.last})"
+    )
