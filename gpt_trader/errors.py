@@ -19,7 +19,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,7 @@ class Refused(GptTraderError):
     http_status = 422
 
     @classmethod
-    def of(cls, *problems: Problem) -> Refused:
+    def of(cls, *problems: Problem) -> Self:
         """Build the error from its field problems alone."""
         return cls("; ".join(str(p) for p in problems), problems=problems)
 
