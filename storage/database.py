@@ -8,8 +8,10 @@ No error or log line of this module shows a password.
 from __future__ import annotations
 
 import atexit
+import json
 import os
 import time
+from functools import partial
 from typing import Final
 
 import psycopg
@@ -119,6 +121,7 @@ def engine_for(url: URL) -> Engine:
             pool_size=5,
             max_overflow=5,
             pool_pre_ping=True,
+            json_serializer=partial(json.dumps, allow_nan=False),  # PostgreSQL knows no NaN: say so here
             connect_args={"connect_timeout": _CONNECT_SECONDS, "application_name": "gpt-trader"},
         )
         known = _engines.setdefault(url, known)
