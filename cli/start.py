@@ -1,0 +1,164 @@
+"""Starts an engine in the background, detached from the caller, and waits until the parts it needs are ready."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Collection, Sequence
+from typing import Final
+
+from cli.engine import START_SECONDS, Say, running_record
+from cli.engine_file import ALREADY_RUNNING, EngineRecord
+from cli.home import prepare_home
+from cli.life import open_log, rotate
+from cli.plan import python_environment, settings_environment
+from gpt_trader.errors import Conflict, EngineUnreachable, Refused
+from gpt_trader.settings import ENV_PREFIX, Home, Settings
+
+_SUPERVISOR: Final = (sys.executable, "-P", "-m", "cli.supervisor")
+_POLL_SECONDS: Final = 0.05
+#: Supervisors this process started. They outlive us; should we outlive them, the next start reaps them.
+_started: Final[list[subprocess.Popen[bytes]]] = []
+
+
+def start_engine(
+    settings: Settings,
+    home: Home,
+    *,
+    say: Say,
+    needs: Collection[str],
+    only: Sequence[str] = (),
+    timeout: float = START_SECONDS,
+    command: Sequence[str] | None = None,
+) -> EngineRecord:
+    """Do what `cli.engine.ensure_engine` does, for an engine that may have no API; return its record."""
+    prepare_home(home)
+    deadline = time.monotonic() + timeout
+    starter = _Starter(
+        settings, home, [*(command or _SUPERVISOR), *(["--only", ",".join(only)] if only else [])], say
+    )
+    told: dict[str, str] = {}
+    while True:
+        record = running_record(home)
+        if record is None or record.state == "stopping":
+            starter.start_if_needed(record)
+        else:
+            check_ports(settings, record)
+            _tell_news(record, told, say)
+            _raise_if_failed(home, record, needs)
+            if all(_is_up(record, name) for name in needs):
+                return record
+        if time.monotonic() > deadline:
+            raise _late(home, record, needs, timeout)
+        time.sleep(_POLL_SECONDS)
+
+
+def check_ports(settings: Settings, record: EngineRecord) -> None:
+    """Raise Conflict when the user chose a port and the running engine has another."""
+    for field, url in (("api_port", record.api_url), ("prefect_port", record.prefect_url)):
+        wanted = getattr(settings, field)
+        if url is not None and settings.chosen(field) and wanted and not url.endswith(f":{wanted}"):
+            raise Conflict(
+                f"{field}: {wanted} was chosen, and the engine of this home runs at {url}; "
+                "run gpt-trader down first, or leave the port out"
+            )
+
+
+class _Starter:
+    """Starts a detached supervisor when none is at work, and reads why one gave up."""
+
+    def __init__(self, settings: Settings, home: Home, command: list[str], say: Say) -> None:
+        self._settings, self._home, self._command, self._say = settings, home, command, say
+        self._process: subprocess.Popen[bytes] | None = None
+        self._log_from = 0
+
+    def start_if_needed(self, record: EngineRecord | None) -> None:
+        """Start one unless ours is on its way or the old one is still stopping; raise what ended ours."""
+        if self._process is not None:
+            code = self._process.poll()
+            if code is None:
+                return
+            if code != ALREADY_RUNNING:
+                self._raise_why(code)
+        if record is None:
+            self._start()
+
+    def _start(self) -> None:
+        _started[:] = [process for process in _started if process.poll() is None]
+        if self._process is None:
+            self._say(f"starting the local engine of {self._home.root}")
+        log = self._home.logs / "engine.log"
+        rotate(log)
+        with open_log(log) as file:
+            self._log_from = file.seek(0, os.SEEK_END)
+            # A session of its own and no inherited pipe: `gpt-trader backtest | cat` ends, and closing the
+            # terminal ends nothing.
+            self._process = subprocess.Popen(
+                self._command,
+                stdin=subprocess.DEVNULL,
+                stdout=file,
+                stderr=file,
+                env=self._environment(),
+                cwd=self._home.root,
+                start_new_session=True,
+            )
+        _started.append(self._process)
+
+    def _environment(self) -> dict[str, str]:
+        home = {f"{ENV_PREFIX}HOME": str(self._home.root)}
+        return os.environ | settings_environment(self._settings) | python_environment(os.environ) | home
+
+    def _raise_why(self, code: int) -> None:
+        with (self._home.logs / "engine.log").open("rb") as file:
+            file.seek(self._log_from)
+            lines = file.read().decode(errors="replace").splitlines()
+        reasons = [line.partition(" error: ")[2] for line in lines if " error: " in line]
+        if code == Refused.exit_code and reasons:
+            raise Refused(reasons[-1])
+        told = "\n".join(lines[-12:])
+        raise EngineUnreachable(f"the engine ended with code {code} while starting:\n{told}")
+
+
+def _is_up(record: EngineRecord, name: str) -> bool:
+    part = record.parts.get(name)
+    return part is not None and part.state in ("ready", "external")
+
+
+def _tell_news(record: EngineRecord, told: dict[str, str], say: Say) -> None:
+    for name, part in record.parts.items():
+        if told.get(name) == part.state or part.state in ("starting", "external"):
+            continue
+        told[name] = part.state
+        took = f" after {part.ready_after:.1f} s" if part.state == "ready" and part.ready_after else ""
+        why = f": {part.message}" if part.message else ""
+        say(f"  {name} {part.state}{took}{why}")
+
+
+def _raise_if_failed(home: Home, record: EngineRecord, needs: Collection[str]) -> None:
+    concerned = {*needs, "database"}
+    for name, part in record.parts.items():
+        if part.state == "failed" and name in concerned:
+            lines = "\n".join(f"  {line}" for line in part.log_tail)
+            raise EngineUnreachable(
+                f"{name} failed ({part.message}). Its last lines ({home.logs / f'{name}.log'}):\n{lines}\n"
+                "When the cause is gone: gpt-trader down, then gpt-trader up"
+            )
+    missing = [name for name in needs if name not in record.parts]
+    if missing:
+        raise EngineUnreachable(
+            f"the engine of this home runs without {', '.join(missing)} (`up --only`): "
+            "run gpt-trader down, then gpt-trader up"
+        )
+
+
+def _late(
+    home: Home, record: EngineRecord | None, needs: Collection[str], timeout: float
+) -> EngineUnreachable:
+    waiting = [name for name in needs if record is None or not _is_up(record, name)]
+    logs = [home.logs / f"{name}.log" for name in waiting]
+    return EngineUnreachable(
+        f"{', '.join(waiting)} not ready after {timeout:.0f} s; it may still come: gpt-trader status shows it, "
+        f"and the logs are {', '.join(str(log) for log in logs)}"
+    )

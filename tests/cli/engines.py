@@ -1,0 +1,76 @@
+"""Engines of fake parts for the tests: started in the background by our own code, looked at through engine.json."""
+
+import os
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TypeVar
+
+from cli.engine import EngineAddress, ensure_engine, stop_engine
+from cli.engine_file import EngineRecord, PartRecord, read_record
+from cli.processes import ProcessId
+from gpt_trader.settings import Home, load_settings
+
+T = TypeVar("T")
+
+FAKE_SUPERVISOR = (sys.executable, "-P", str(Path(__file__).with_name("fake_supervisor.py")))
+
+
+def until(look: Callable[[], T | None], what: str, seconds: float = 20.0) -> T:
+    """Return the first truthy thing `look` sees; fail after `seconds`."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        if found := look():
+            return found
+        time.sleep(0.01)
+    raise AssertionError(f"not within {seconds} s: {what}")
+
+
+@dataclass
+class FakeEngine:
+    home: Home
+    said: list[str] = field(default_factory=list)
+
+    def ensure(self, **options: object) -> EngineAddress:
+        settings = load_settings()
+        return ensure_engine(settings, self.home, say=self.said.append, command=FAKE_SUPERVISOR, **options)  # type: ignore[arg-type]
+
+    def stop(self, timeout: float = 30.0) -> bool:
+        return stop_engine(self.home, timeout)
+
+    @property
+    def record(self) -> EngineRecord:
+        return until(lambda: read_record(self.home), "engine.json")
+
+    def part(self, name: str) -> PartRecord:
+        return self.record.parts[name]
+
+    def pid(self, name: str) -> int:
+        process = self.part(name).process
+        assert process is not None
+        return process.pid
+
+    def await_state(self, name: str, state: str, seconds: float = 20.0) -> PartRecord:
+        def look() -> PartRecord | None:
+            record = read_record(self.home)
+            part = record.parts.get(name) if record else None
+            return part if part is not None and part.state == state else None
+
+        return until(look, f"{name} {state}", seconds)
+
+    def processes(self) -> list[ProcessId]:
+        """Every living process whose environment names this home, but not the test itself."""
+        mark = f"GPT_TRADER_HOME={self.home.root}".encode()
+        found = []
+        for entry in Path("/proc").iterdir():
+            if entry.name.isdigit() and int(entry.name) != os.getpid():
+                try:
+                    named = mark in (entry / "environ").read_bytes().split(b"\0")
+                except OSError:
+                    continue
+                process = ProcessId.of(int(entry.name)) if named else None
+                if process is not None:
+                    found.append(process)
+        return found

@@ -1,0 +1,390 @@
+"""The engine's life with fake parts but real processes: start, stop, death and restart, leftovers, detachment."""
+
+import http.client
+import json
+import os
+import signal
+import socket
+import stat
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+
+from cli.engine import find_engine, stop_engine
+from cli.engine_file import EngineRecord, PartRecord, read_record, write_record
+from cli.life import backoff
+from cli.processes import ProcessId, kill_all, wait_gone
+from gpt_trader.errors import Conflict, EngineUnreachable, Refused
+from gpt_trader.settings import Home
+from tests.cli.engines import FAKE_SUPERVISOR, FakeEngine, until
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="finds its own leftovers in /proc")
+
+
+@pytest.fixture
+def engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeEngine]:
+    for name in [name for name in os.environ if name.startswith(("GPT_TRADER_", "PREFECT_"))]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("GPT_TRADER_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("GPT_TRADER_API_PORT", "0")
+    monkeypatch.setenv("GPT_TRADER_PREFECT_PORT", "0")
+    fake = FakeEngine(Home(tmp_path / "home"))
+    yield fake
+    stop_engine(fake.home, timeout=10)
+    left = fake.processes()
+    kill_all(left)
+    assert left == [], "the engine left processes behind"
+
+
+def status_of(url: str, path: str) -> int:
+    connection = http.client.HTTPConnection(urlsplit(url).netloc, timeout=5)
+    connection.request("GET", path)
+    status = connection.getresponse().status
+    connection.close()
+    return status
+
+
+def environment_of(engine: FakeEngine, part: str) -> dict[str, str]:
+    return json.loads((engine.home.state / f"{part}.environment").read_text())
+
+
+def test_a_started_engine_answers_is_found_and_stops(engine: FakeEngine) -> None:
+    assert find_engine(engine.home) is None
+    address = engine.ensure()
+    assert status_of(address.api_url, "/api/v1/system/health/ready") == 200
+    assert status_of(address.prefect_url or "", "/api/health") == 200
+    assert find_engine(engine.home) == address
+    assert {name: part.state for name, part in engine.record.parts.items()} == dict.fromkeys(
+        ("database", "prefect", "worker", "api"), "ready"
+    )
+    began = time.monotonic()
+    assert engine.stop() is True
+    assert time.monotonic() - began < 5
+    assert find_engine(engine.home) is None
+    assert not engine.home.engine.exists()
+    assert engine.processes() == []
+    assert engine.stop() is False
+
+
+def test_what_the_user_is_told_while_waiting(engine: FakeEngine) -> None:
+    engine.ensure()
+    assert engine.said[0] == f"starting the local engine of {engine.home.root}"
+    assert {line.split()[0] for line in engine.said[1:]} == {"database", "prefect", "worker", "api"}
+
+
+def test_files_are_private(engine: FakeEngine) -> None:
+    engine.ensure()
+    home = engine.home
+    assert stat.S_IMODE(home.root.stat().st_mode) == 0o700
+    files = [home.engine, *home.logs.iterdir()]
+    assert {stat.S_IMODE(file.stat().st_mode) for file in files} == {0o600}
+    assert {file.name for file in files} >= {"engine.json", "engine.log", "api.log", "database.log"}
+
+
+def test_parts_start_side_by_side_and_wait_only_for_what_they_need(
+    engine: FakeEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GPT_TRADER_TEST_DATABASE", "never")
+    with pytest.raises(EngineUnreachable, match=r"prefect, api not ready after 2 s") as caught:
+        engine.ensure(timeout=2, needs=("prefect", "api"))
+    assert "api.log" in caught.value.detail
+    assert engine.await_state("worker", "ready").process is not None
+    assert engine.part("prefect").process is None
+    assert engine.part("api").process is None
+
+
+def test_environment_of_a_part(engine: FakeEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PREFECT_API_URL", "http://elsewhere.example/api")
+    monkeypatch.setenv("PREFECT_PROFILE", "work")
+    monkeypatch.setenv("PREFECT_API_AUTH_STRING", "a:b")
+    monkeypatch.setenv("GPT_TRADER_API_KEY", "secret")
+    monkeypatch.setenv("GPT_TRADER_WORKER_LIMIT", "7")
+    monkeypatch.setenv("PYTHONPATH", f"{os.pathsep}/nowhere")
+    address = engine.ensure()
+    seen = environment_of(engine, "worker")
+    assert seen["GPT_TRADER_HOME"] == str(engine.home.root)
+    assert seen["PREFECT_API_URL"] == f"{address.prefect_url}/api"
+    assert seen["PREFECT_HOME"] == str(engine.home.prefect)
+    assert seen["PREFECT_SERVER_ANALYTICS_ENABLED"] == "false"
+    assert seen["PREFECT_API_AUTH_STRING"] == "a:b"
+    assert seen["GPT_TRADER_API_PORT"] == str(urlsplit(address.api_url).port)
+    assert seen["GPT_TRADER_PREFECT_PORT"] == str(urlsplit(address.prefect_url or "").port)
+    assert seen["GPT_TRADER_WORKER_LIMIT"] == "7"
+    assert seen["PYTHONPATH"] == f"{Path(__file__).parents[2]}{os.pathsep}/nowhere"
+    assert not {"PREFECT_PROFILE", "GPT_TRADER_API_KEY"} & set(seen)
+
+
+def test_callers_at_the_same_time_start_one_engine(engine: FakeEngine) -> None:
+    with ThreadPoolExecutor(4) as pool:
+        addresses = set(pool.map(lambda _: engine.ensure(), range(4)))
+    assert len(addresses) == 1
+    supervisors = [p for p in engine.processes() if b"fake_supervisor" in command_line(p)]
+    assert [p.pid for p in supervisors] == [addresses.pop().pid]
+
+
+def command_line(process: ProcessId) -> bytes:
+    try:
+        return Path(f"/proc/{process.pid}/cmdline").read_bytes()
+    except FileNotFoundError:
+        return b""
+
+
+def test_a_start_waits_for_an_engine_that_is_stopping(
+    engine: FakeEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GPT_TRADER_TEST_API", "stubborn")
+    first = engine.ensure()
+    os.kill(first.pid, signal.SIGTERM)
+    until(lambda: engine.record.state == "stopping", "the engine is stopping")
+    monkeypatch.delenv("GPT_TRADER_TEST_API")
+    second = engine.ensure()
+    assert second.pid != first.pid
+    assert status_of(second.api_url, "/api/v1/system/health/ready") == 200
+
+
+def test_a_dead_part_is_started_again_and_the_others_go_on(engine: FakeEngine) -> None:
+    engine.ensure()
+    others = {name: engine.pid(name) for name in ("database", "worker", "api")}
+    dead = engine.pid("prefect")
+    os.kill(dead, signal.SIGKILL)
+    restarting = engine.await_state("prefect", "restarting")
+    assert (restarting.message, restarting.process) == ("killed by SIGKILL", None)
+    ready = engine.await_state("prefect", "ready")
+    assert ready.restarts == 1
+    assert engine.pid("prefect") != dead
+    assert {name: engine.pid(name) for name in others} == others
+    assert status_of(engine.record.prefect_url or "", "/api/health") == 200
+
+
+def test_a_dead_parts_children_go_with_it(engine: FakeEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GPT_TRADER_TEST_WORKER", "parent")
+    engine.ensure()
+
+    def children() -> list[ProcessId]:
+        return [p for p in engine.processes() if command_line(p).endswith(b"\0child\0")]
+
+    (child,) = until(children, "the worker's child")
+    os.kill(engine.pid("worker"), signal.SIGKILL)
+    assert wait_gone([child], 10) == []
+
+
+def test_a_part_that_keeps_dying_is_given_up_and_the_others_go_on(
+    engine: FakeEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GPT_TRADER_TEST_WORKER", "dies")
+    with pytest.raises(EngineUnreachable, match="worker failed") as caught:
+        engine.ensure()
+    assert "worker finds no flux capacitor" in caught.value.detail
+    assert "worker.log" in caught.value.detail
+    failed = engine.part("worker")
+    assert (failed.restarts, failed.message) == (4, "ended with code 1")
+    engine.await_state("api", "ready")
+
+
+def test_a_part_that_refuses_is_not_tried_again(engine: FakeEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GPT_TRADER_TEST_DATABASE", "refuses")
+    with pytest.raises(EngineUnreachable, match="database failed"):
+        engine.ensure()
+    assert engine.part("database").restarts == 0
+
+
+def test_a_stubborn_part_is_killed(engine: FakeEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GPT_TRADER_TEST_API", "stubborn")
+    monkeypatch.setenv("GPT_TRADER_TEST_DATABASE", "stubborn")
+    engine.ensure()
+    api, database = engine.pid("api"), engine.pid("database")
+    assert engine.stop() is True
+    assert ProcessId.of(api) is None
+    assert ProcessId.of(database) is None
+
+
+def test_a_hanging_supervisor_is_killed_within_the_bound(engine: FakeEngine) -> None:
+    address = engine.ensure()
+    os.kill(address.pid, signal.SIGSTOP)
+    began = time.monotonic()
+    assert engine.stop(timeout=3) is True
+    assert time.monotonic() - began < 3.5
+    assert engine.processes() == []
+
+
+def test_parts_follow_a_killed_supervisor_and_stubborn_ones_are_stopped_on_the_next_start(
+    engine: FakeEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GPT_TRADER_TEST_API", "stubborn")
+    address = engine.ensure()
+    api = ProcessId.of(engine.pid("api"))
+    followers = [ProcessId.of(engine.pid(name)) for name in ("database", "prefect", "worker")]
+    os.kill(address.pid, signal.SIGKILL)
+    assert wait_gone([process for process in followers if process], 10) == []
+    assert find_engine(engine.home) is None
+    assert api is not None
+    assert api.alive
+    monkeypatch.delenv("GPT_TRADER_TEST_API")
+    assert engine.ensure().pid != address.pid
+    assert not api.alive
+    assert "left over" in (engine.home.logs / "engine.log").read_text()
+
+
+def test_down_clears_what_a_killed_supervisor_left(
+    engine: FakeEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GPT_TRADER_TEST_WORKER", "stubborn")
+    address = engine.ensure()
+    os.kill(address.pid, signal.SIGKILL)
+    assert engine.stop() is True
+    assert engine.processes() == []
+
+
+def test_a_recycled_pid_is_nobodys_engine(engine: FakeEngine) -> None:
+    engine.home.state.mkdir(parents=True)
+    stranger = subprocess.Popen(["sleep", "60"])
+    try:
+        part = PartRecord("ready", process=ProcessId(stranger.pid, "another boot:17"))
+        supervisor = ProcessId(stranger.pid, "another boot:16")
+        write_record(
+            engine.home,
+            EngineRecord(supervisor, "0", "2026-01-01T00:00:00Z", "http://127.0.0.1:1", None, {"api": part}),
+        )
+        assert find_engine(engine.home) is None
+        engine.ensure()
+        engine.stop()
+        assert stranger.poll() is None
+    finally:
+        stranger.kill()
+        stranger.wait()
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"schema_version": 99}', '{"schema_version": 1}'])
+def test_a_damaged_engine_file_is_no_engine(engine: FakeEngine, content: str) -> None:
+    engine.home.root.mkdir(mode=0o700)
+    engine.home.engine.write_text(content)
+    assert find_engine(engine.home) is None
+    assert engine.stop() is False
+
+
+def test_engine_file_round_trip(engine: FakeEngine) -> None:
+    engine.home.state.mkdir(parents=True)
+    part = PartRecord("failed", "http://127.0.0.1:1", ProcessId(7, "b:1"), 3, 1.5, "killed", ("line",))
+    record = EngineRecord(
+        ProcessId(6, "b:0"), "1", "2026-01-01T00:00:00Z", "u", "v", {"api": part}, "stopping"
+    )
+    write_record(engine.home, record)
+    assert read_record(engine.home) == record
+    engine.home.engine.unlink()
+
+
+def test_two_homes_are_two_engines(
+    engine: FakeEngine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = engine.ensure()
+    monkeypatch.setenv("GPT_TRADER_HOME", str(tmp_path / "other"))
+    other = FakeEngine(Home(tmp_path / "other"))
+    try:
+        second = other.ensure()
+        assert (second.api_url, second.prefect_url) != (first.api_url, first.prefect_url)
+        assert find_engine(engine.home) == first
+    finally:
+        other.stop()
+    assert status_of(first.api_url, "/api/v1/system/health/ready") == 200
+
+
+def test_a_chosen_port_that_is_taken_is_refused(engine: FakeEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        monkeypatch.setenv("GPT_TRADER_API_PORT", str(port))
+        with pytest.raises(Refused, match=f"api_port: port {port} is taken"):
+            engine.ensure()
+    assert engine.processes() == []
+    address = engine.ensure()
+    assert address.api_url == f"http://127.0.0.1:{port}"
+    assert engine.ensure() == address
+    monkeypatch.setenv("GPT_TRADER_API_PORT", str(port + 1))
+    with pytest.raises(
+        Conflict, match=f"{port + 1} was chosen, and the engine of this home runs at .*:{port}"
+    ):
+        engine.ensure()
+
+
+def test_only_some_parts_beside_servers_elsewhere(
+    engine: FakeEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GPT_TRADER_DATABASE_URL", "postgresql://me:secret@db.example/trader")
+    monkeypatch.setenv("GPT_TRADER_PREFECT_API_URL", "http://prefect.example:4200/api")
+    address = engine.ensure(only=("api",), needs=("api",))
+    record = engine.record
+    assert set(record.parts) == {"api", "database", "prefect"}
+    assert record.parts["database"] == PartRecord("external", "postgresql://db.example/trader")
+    assert address.prefect_url == "http://prefect.example:4200"
+    assert environment_of(engine, "api")["PREFECT_API_URL"] == "http://prefect.example:4200/api"
+    assert "secret" not in engine.home.engine.read_text()
+
+
+def test_a_part_without_its_servers_address_is_refused(engine: FakeEngine) -> None:
+    with pytest.raises(Refused, match=r"worker cannot run without database.*GPT_TRADER_DATABASE_URL"):
+        engine.ensure(only=("worker",))
+
+
+def test_a_detached_engine_holds_no_pipe(engine: FakeEngine) -> None:
+    """`gpt-trader backtest | cat` must end although the engine that it started goes on."""
+    program = (
+        "import sys; sys.path.insert(0, sys.argv[1])\n"
+        "from tests.cli.engines import FakeEngine\n"
+        "from gpt_trader.settings import home\n"
+        "print(FakeEngine(home()).ensure().pid)\n"
+    )
+    caller = subprocess.run(
+        [sys.executable, "-P", "-c", program, str(Path(__file__).parents[2])],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    pid = int(caller.stdout)
+    assert ProcessId.of(pid) is not None
+    assert os.getsid(pid) == pid
+    assert find_engine(engine.home) is not None
+
+
+def test_a_foreground_engine_stops_on_interrupt_and_a_second_one_kills(
+    engine: FakeEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GPT_TRADER_TEST_API", "stubborn")
+    repository = str(Path(__file__).parents[2])
+    supervisor = subprocess.Popen(
+        FAKE_SUPERVISOR, stderr=subprocess.DEVNULL, env=os.environ | {"PYTHONPATH": repository}
+    )
+    try:
+        engine.await_state("api", "ready")
+        supervisor.send_signal(signal.SIGINT)
+        supervisor.send_signal(signal.SIGTERM)
+        assert supervisor.wait(10) == 0
+    finally:
+        supervisor.kill()
+        supervisor.wait()
+    assert engine.processes() == []
+
+
+def test_backoff_doubles_up_to_half_a_minute() -> None:
+    assert [backoff(1.0, deaths) for deaths in range(1, 8)] == [1, 2, 4, 8, 16, 30, 30]
+
+
+def test_an_old_record_replaced_while_read_is_whole(engine: FakeEngine) -> None:
+    engine.home.state.mkdir(parents=True)
+    me = ProcessId.of(os.getpid())
+    assert me is not None
+    record = EngineRecord(me, "1", "2026-01-01T00:00:00Z", "http://127.0.0.1:1", None)
+    with ThreadPoolExecutor(1) as pool:
+        writing = pool.submit(
+            lambda: [write_record(engine.home, replace(record, version=str(n))) for n in range(300)]
+        )
+        seen = [read_record(engine.home) for _ in range(300)]
+        writing.result()
+    assert all(found is not None for found in seen[seen.index(next(filter(None, seen))) :])
+    engine.home.engine.unlink()
