@@ -1,0 +1,95 @@
+"""What a request must pass before it becomes a run: everything that can be known without running it.
+
+Prefect accepts unknown parameters and lets the run crash; here the request model, the strategy's own
+parameters and the symbols are checked first, so that a wrong name is a 422 with the nearest right one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from api.principals import Principal
+from gpt_trader.adapters.sources import source
+from gpt_trader.errors import NotFound, Problem, Refused, UnknownName
+from gpt_trader.requests import BacktestRequest, DataRequest, Request
+from gpt_trader.settings import Home, Settings
+from gpt_trader.slices import Slice
+from gpt_trader.strategies.registry import build, strategy_type
+from gpt_trader.strategies.user import parse_stored_id
+from gpt_trader.validation import validated
+from storage.lake import Lake
+
+
+def admitted(
+    row: Slice, body: Mapping[str, Any], caller: Principal, *, lake: Lake, home: Home, settings: Settings
+) -> Request:
+    """Return the slice's request made of `body`; raise Refused, UnknownName, NotFound or Denied.
+
+    Reads the lake's manifest and a source's list, never bars; blocks for some milliseconds: call it in a thread.
+    """
+    request = validated(row.request_type(), body)
+    if isinstance(request, BacktestRequest):
+        _check_strategy(request, home)
+        _check_symbol(request, lake, request.source or settings.default_source)
+    if isinstance(request, DataRequest):
+        _check_ingest(request, caller, request.source or settings.default_source)
+    return request
+
+
+def _check_strategy(request: BacktestRequest, home: Home) -> None:
+    """Build a registered strategy with its parameters; a user's own is code, and code is not run here."""
+    stored = parse_stored_id(request.strategy)
+    if stored is None:
+        build(strategy_type(request.strategy), request.params, request.direction)
+    elif not (home.strategies / f"{stored[0]}.py").is_file():
+        raise NotFound(
+            f"strategy {request.strategy} is not stored in this engine: POST its file to /api/v1/strategies"
+        )
+
+
+def _check_symbol(request: BacktestRequest, lake: Lake, source_name: str) -> None:
+    """Find the series in the lake's snapshot or, where the newest is meant, in the source's list."""
+    entries = lake.manifest(request.snapshot).entries
+    if (request.symbol, request.timeframe) in entries:
+        return
+    if request.snapshot is not None:
+        lake.entry(request.symbol, request.timeframe, snapshot=request.snapshot)
+    listed = listed_symbols(source_name)
+    if request.symbol not in listed:
+        known = sorted(listed | {symbol for symbol, _ in entries})
+        message = (
+            f"{request.symbol} is neither in the lake nor listed by the source {source_name}; bring it in with: "
+            f"gpt-trader data ingest --source csv --file FILE --symbol {request.symbol}"
+        )
+        raise UnknownName.among("symbol", request.symbol, known, message=message)
+
+
+def _check_ingest(request: DataRequest, caller: Principal, source_name: str) -> None:
+    if source_name == "csv" or request.file is not None:
+        caller.must("admin")  # it reads a file of this machine
+        _check_file(request)
+        return
+    listed = listed_symbols(source_name)
+    for symbol in request.symbols:
+        if symbol not in listed:
+            message = f"source {source_name} does not list {symbol}"
+            raise UnknownName.among("symbols", symbol, sorted(listed), message=message)
+
+
+def _check_file(request: DataRequest) -> None:
+    source("csv", request)  # refuses a missing file name, columns and zones that do not exist
+    path = Path(request.file or "")
+    if not path.is_absolute():
+        allowed = "an absolute path on the engine's machine"
+        raise Refused.of(Problem("file", str(path), "is relative, and the engine runs elsewhere", allowed))
+    if not path.is_file():
+        raise NotFound(f"file {path} does not exist on the engine's machine")
+
+
+def listed_symbols(source_name: str) -> set[str]:
+    """Return what the source lists; nothing for one that only reads a file. Raises UnknownName."""
+    if source_name == "csv":
+        return set()
+    return {instrument.symbol for instrument in source(source_name).instruments()}

@@ -1,0 +1,48 @@
+"""The parts one API is made of: opened once by the composition root, read by every route, never global."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from sqlalchemy import Engine
+
+from api.launcher import Launcher
+from api.prefect_server import PrefectServer
+from api.principals import Authenticator
+from api.run_states import RunStates
+from gpt_trader.settings import Home, Settings
+from storage.events import EventLog
+from storage.lake import Lake
+from storage.runs import RunStore
+
+
+@dataclass(frozen=True)
+class Context:
+    """Everything a route may use."""
+
+    settings: Settings
+    home: Home
+    version: str
+    libraries: dict[str, str]
+    authenticators: tuple[Authenticator, ...]
+    database: Engine
+    runs: RunStore
+    events: EventLog
+    lake: Lake
+    prefect: PrefectServer
+    launcher: Launcher
+    run_states: RunStates
+    #: Set when the server starts to shut down: streams end at once.
+    closing: asyncio.Event
+    started_at: float = field(default_factory=time.monotonic)
+
+    def uptime(self) -> float:
+        """Return the seconds since this API started."""
+        return time.monotonic() - self.started_at
+
+    def run_folder(self, run_id: object) -> Path:
+        """Return where a run's files are."""
+        return self.home.runs / str(run_id)

@@ -1,0 +1,77 @@
+"""What routes may ask for: the engine's parts, the caller, and the caller with a scope."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Annotated
+
+from fastapi import Depends, Header, Path, Request, Security
+from fastapi.security import APIKeyHeader, HTTPAuthorizationCredentials, HTTPBearer
+from pydantic import AfterValidator
+
+from api.context import Context
+from api.errors import Unauthenticated
+from api.principals import Principal, Scope, identify
+from gpt_trader.instruments import valid_symbol
+
+_bearer = HTTPBearer(auto_error=False, description="The local key, from the file `key` in the engine's home.")
+_api_key = APIKeyHeader(
+    name="X-API-Key", auto_error=False, description="The same key, as a header of its own."
+)
+
+
+async def engine_context(request: Request) -> Context:
+    """Return the parts this app was composed of."""
+    found: Context = request.app.state.context
+    return found
+
+
+Parts = Annotated[Context, Depends(engine_context)]
+
+
+async def authenticated(
+    context: Parts,
+    bearer: Annotated[HTTPAuthorizationCredentials | None, Security(_bearer)],
+    api_key: Annotated[str | None, Security(_api_key)],
+) -> Principal:
+    """Return who holds the request's credential; raise Unauthenticated where nobody does."""
+    credential = bearer.credentials if bearer else api_key
+    if not credential:
+        raise Unauthenticated(
+            "no credential: send `Authorization: Bearer KEY` or `X-API-Key: KEY`; "
+            "the local key is the file `key` in GPT_TRADER_HOME"
+        )
+    found = await identify(context.authenticators, credential)
+    if found is None:
+        raise Unauthenticated(
+            "nobody knows this key; the local key is the file `key` in this engine's GPT_TRADER_HOME"
+        )
+    return found
+
+
+def holder_of(scope: Scope) -> Callable[[Principal], Awaitable[Principal]]:
+    """Return the dependency that lets only holders of `scope` pass."""
+
+    async def holder(principal: Annotated[Principal, Depends(authenticated)]) -> Principal:
+        principal.must(scope)
+        return principal
+
+    return holder
+
+
+Reader = Annotated[Principal, Depends(holder_of("read"))]
+Researcher = Annotated[Principal, Depends(holder_of("research"))]
+Administrator = Annotated[Principal, Depends(holder_of("admin"))]
+
+IdempotencyKey = Annotated[
+    str | None,
+    Header(
+        alias="Idempotency-Key",
+        pattern=r"^[\x21-\x7e]{1,200}$",
+        description="The same key with the same body gives the same run; with another body 409.",
+    ),
+]
+
+SymbolPath = Annotated[
+    str, Path(description="An instrument id.", examples=["AAPL", "BTC-USDT"]), AfterValidator(valid_symbol)
+]

@@ -1,0 +1,114 @@
+"""Which strategies there are, with their parameters; a user's own file comes in here."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Any, Literal
+
+import structlog
+from fastapi import APIRouter
+from pydantic import BaseModel, Field
+
+from api import strategy_files
+from api.dependencies import Administrator, Parts, Reader
+from api.errors import declared
+from api.models import Listing
+from gpt_trader.strategies.base import Strategy
+from gpt_trader.strategies.registry import BUILT_IN, parameter_names, strategy_names, strategy_type
+
+router = APIRouter(prefix="/api/v1/strategies", tags=["strategies"])
+_log = structlog.get_logger("api")
+
+
+class StrategySummary(BaseModel):
+    """A strategy in a list. `user`: a stored file, whose parameters only a run gets to know."""
+
+    name: str
+    summary: str
+    origin: Literal["built-in", "plugin", "user"]
+
+
+class StrategyView(StrategySummary):
+    """A strategy with everything needed to ask for a run of it."""
+
+    parameters: dict[str, Any] = Field(description="JSON schema of `params`.")
+    defaults: dict[str, Any]
+    search_space: dict[str, list[float | int]]
+    warmup: int = Field(description="Bars before a first decision, with the default parameters.")
+
+
+class StrategyFile(BaseModel):
+    """A strategy file of one's own."""
+
+    filename: str = Field(min_length=1, max_length=255, examples=["mine.py"])
+    source: str = Field(min_length=1, description="The file's content, at most 256 KiB of UTF-8.")
+
+
+class StoredStrategy(BaseModel):
+    """Where the file is kept, and the names under which its classes can be run."""
+
+    sha256: str
+    strategies: list[str] = Field(examples=[["user:9f86d0…:MyStrategy"]])
+
+
+@router.get("", summary="List the strategies", responses=declared(401, 403, 500))
+async def list_strategies(context: Parts, _: Reader) -> Listing[StrategySummary]:
+    """Built-in ones first, then plugins, then stored files."""
+    return Listing(items=await asyncio.to_thread(_summaries, context.home.strategies))
+
+
+@router.get("/{name}", summary="Show a strategy's parameters", responses=declared(401, 403, 404, 422, 500))
+async def show_strategy(name: str, _: Reader) -> StrategyView:
+    """Return the schema, the defaults and the search space of its parameters."""
+    return _view(strategy_type(name))
+
+
+@router.post(
+    "",
+    status_code=201,
+    summary="Store a strategy file of your own",
+    responses=declared(400, 401, 403, 413, 422, 500),
+)
+async def store_strategy(file: StrategyFile, context: Parts, caller: Administrator) -> StoredStrategy:
+    """Keep it by content hash; it is code, so it needs the scope `admin`. It is not executed by the API."""
+    sha256, names = await asyncio.to_thread(
+        strategy_files.store, context.home.strategies, file.filename, file.source
+    )
+    _log.info("strategy file stored", sha256=sha256, owner=caller.id)
+    return StoredStrategy(sha256=sha256, strategies=names)
+
+
+def _summaries(folder: Path) -> list[StrategySummary]:
+    known = [_summary(strategy_type(name)) for name in strategy_names()]
+    own = [
+        StrategySummary(name=name, summary="A stored file", origin="user")
+        for names in strategy_files.stored(folder).values()
+        for name in names
+    ]
+    return known + own
+
+
+def _summary(strategy: type[Strategy]) -> StrategySummary:
+    origin: Literal["built-in", "plugin"] = "built-in" if strategy.name in BUILT_IN else "plugin"
+    return StrategySummary(name=strategy.name, summary=strategy.summary, origin=origin)
+
+
+def _view(strategy: type[Strategy]) -> StrategyView:
+    defaults = strategy()
+    return StrategyView(
+        **_summary(strategy).model_dump(),
+        parameters=_parameters(strategy),
+        defaults=defaults.params(),
+        search_space={name: list(values) for name, values in strategy.search_space.items()},
+        warmup=defaults.warmup,
+    )
+
+
+def _parameters(strategy: type[Strategy]) -> dict[str, Any]:
+    """Return the JSON schema of `params` alone: the direction is a field of the request."""
+    schema = strategy.model_json_schema()
+    schema["properties"] = {name: schema["properties"][name] for name in parameter_names(strategy)}
+    return {name: schema[name] for name in ("type", "properties", "required", "$defs") if name in schema} | {
+        "additionalProperties": False
+    }
