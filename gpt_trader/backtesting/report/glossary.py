@@ -1,0 +1,100 @@
+"""The metrics' names, units and plain-language explanations, in the order in which a report lists them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+from gpt_trader.backtesting.report.formats import number, percent
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One metric: the field of `Metrics`, its label, how it is written and what it means."""
+
+    field: str
+    label: str
+    written: Callable[[float | None], str]
+    meaning: str
+
+
+def _percent(value: float | None) -> str:
+    return percent(value, 2)
+
+
+def _signed_percent(value: float | None) -> str:
+    return percent(value, 2, signed=True)
+
+
+def _count(value: float | None) -> str:
+    return number(value, 0)
+
+
+GLOSSARY: Final[dict[str, tuple[Entry, ...]]] = {
+    "Return": (
+        Entry("total_return", "Total return", _signed_percent, "Final equity over the capital, minus 1."),
+        Entry(
+            "annualized_return",
+            "Annualized return",
+            _signed_percent,
+            "The constant yearly growth that gives the same total return.",
+        ),
+        Entry("final_equity", "Final equity", number, "Cash and open position at the last close."),
+    ),
+    "Risk": (
+        Entry(
+            "annualized_volatility",
+            "Annualized volatility",
+            _percent,
+            "Standard deviation of the returns bar by bar, scaled to a year: how much the curve shakes.",
+        ),
+        Entry(
+            "max_drawdown",
+            "Max drawdown",
+            _percent,
+            "The deepest fall of equity from a peak: the worst loss for someone who came in at the top.",
+        ),
+        Entry(
+            "max_drawdown_bars",
+            "Longest drawdown, bars",
+            _count,
+            "The longest time below an earlier peak, in bars.",
+        ),
+        Entry("exposure", "Exposure", _percent, "Share of the bars with an open position."),
+    ),
+    "Reward for risk": (
+        Entry(
+            "sharpe",
+            "Sharpe ratio",
+            number,
+            "Mean over standard deviation of the returns bar by bar, scaled to a year; risk-free rate 0.",
+        ),
+        Entry("sortino", "Sortino ratio", number, "As Sharpe, but only returns below zero count as risk."),
+        Entry("calmar", "Calmar ratio", number, "Annualized return over the size of the max drawdown."),
+    ),
+    "Trades": (
+        Entry("trades", "Trades", _count, "Entries, a position still open at the end included."),
+        Entry("win_rate", "Win rate", _percent, "Share of the closed trades that made money after costs."),
+        Entry(
+            "profit_factor",
+            "Profit factor",
+            number,
+            "Sum of the gains over sum of the losses of the closed trades; undefined without a loss.",
+        ),
+        Entry("expectancy", "Expectancy", number, "Mean profit or loss of a closed trade, in money."),
+        Entry(
+            "average_trade", "Average trade", _signed_percent, "Mean return of a trade on what was put in."
+        ),
+        Entry("best_trade", "Best trade", _signed_percent, "Highest return of a trade on what was put in."),
+        Entry("worst_trade", "Worst trade", _signed_percent, "Lowest return of a trade on what was put in."),
+    ),
+    "Activity": (
+        Entry(
+            "turnover", "Turnover", number, "Value traded over the mean equity: how often it changes hands."
+        ),
+        Entry(
+            "costs", "Costs paid", number, "Commission of all orders, in money; slippage is in the prices."
+        ),
+    ),
+}
