@@ -13,6 +13,7 @@ from typing import Any
 from api.principals import Principal
 from gpt_trader.adapters.sources import source
 from gpt_trader.errors import NotFound, Problem, Refused, UnknownName
+from gpt_trader.instruments import Instrument
 from gpt_trader.requests import BacktestRequest, DataRequest, Request
 from gpt_trader.settings import Home, Settings
 from gpt_trader.slices import Slice
@@ -56,7 +57,7 @@ def _check_symbol(request: BacktestRequest, lake: Lake, source_name: str) -> Non
         return
     if request.snapshot is not None:
         lake.entry(request.symbol, request.timeframe, snapshot=request.snapshot)
-    listed = listed_symbols(source_name)
+    listed = _listed(source_name)
     if request.symbol not in listed:
         known = sorted(listed | {symbol for symbol, _ in entries})
         message = (
@@ -71,7 +72,7 @@ def _check_ingest(request: DataRequest, caller: Principal, source_name: str) -> 
         caller.must("admin")  # it reads a file of this machine
         _check_file(request)
         return
-    listed = listed_symbols(source_name)
+    listed = _listed(source_name)
     for symbol in request.symbols:
         if symbol not in listed:
             message = f"source {source_name} does not list {symbol}"
@@ -88,8 +89,10 @@ def _check_file(request: DataRequest) -> None:
         raise NotFound(f"file {path} does not exist on the engine's machine")
 
 
-def listed_symbols(source_name: str) -> set[str]:
+def listed_instruments(source_name: str) -> list[Instrument]:
     """Return what the source lists; nothing for one that only reads a file. Raises UnknownName."""
-    if source_name == "csv":
-        return set()
-    return {instrument.symbol for instrument in source(source_name).instruments()}
+    return [] if source_name == "csv" else source(source_name).instruments()
+
+
+def _listed(source_name: str) -> set[str]:
+    return {instrument.symbol for instrument in listed_instruments(source_name)}

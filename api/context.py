@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import time
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from sqlalchemy import Engine
 
@@ -14,7 +13,7 @@ from api.prefect_server import PrefectServer
 from api.principals import Authenticator
 from api.run_states import RunStates
 from gpt_trader.settings import Home, Settings
-from storage.events import EventLog
+from storage.event_reader import AsyncEventReader
 from storage.lake import Lake
 from storage.runs import RunStore
 
@@ -30,7 +29,7 @@ class Context:
     authenticators: tuple[Authenticator, ...]
     database: Engine
     runs: RunStore
-    events: EventLog
+    reader: AsyncEventReader
     lake: Lake
     prefect: PrefectServer
     launcher: Launcher
@@ -42,7 +41,3 @@ class Context:
     def uptime(self) -> float:
         """Return the seconds since this API started."""
         return time.monotonic() - self.started_at
-
-    def run_folder(self, run_id: object) -> Path:
-        """Return where a run's files are."""
-        return self.home.runs / str(run_id)

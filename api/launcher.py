@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import binascii
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Final
@@ -22,6 +22,7 @@ from api.principals import Principal
 from gpt_trader.errors import Conflict, EngineUnreachable, NotFound, Problem, Refused
 from gpt_trader.requests import Request
 from gpt_trader.slices import SLICES, Slice
+from storage.runs import SYSTEM
 
 #: Rows read beyond a page, so that runs of the very same microsecond are not lost at its edge.
 _TIES: Final = 20
@@ -81,9 +82,9 @@ class Launcher:
         try:
             found = await self.prefect.run(run_id)
         except NotFound:
-            raise _no_run(run_id) from None
+            raise no_run(run_id) from None
         if not caller.may_see(owner_of(found)):
-            raise _no_run(run_id)
+            raise no_run(run_id)
         return found
 
     async def runs(self, wanted: RunFilter, caller: Principal, limit: int, cursor: str | None) -> Page:
@@ -143,6 +144,13 @@ class Launcher:
                 pass  # it is still starting; readiness says so
             await asyncio.sleep(0.5)
 
+    def slice_of(self, run: FlowRun) -> str:
+        """Return the slice's name: from the run's tags, else from its deployment; '' where neither says."""
+        for tag in run.tags:
+            if tag.startswith(_SLICE):
+                return tag.removeprefix(_SLICE)
+        return next((name for name, found in self._deployments.items() if found == run.deployment_id), "")
+
     async def _deployment_id(self, name: str) -> UUID:
         if name not in self._deployments:
             await self.deployments()
@@ -151,17 +159,9 @@ class Launcher:
         return self._deployments[name]
 
 
-def owner_of(run: FlowRun) -> str | None:
-    """Return the owner in the run's tags; None for a run that Prefect's own UI or a schedule started."""
-    return next((tag.removeprefix(_OWNER) for tag in run.tags if tag.startswith(_OWNER)), None)
-
-
-def slice_of(run: FlowRun, deployments: Mapping[str, Deployment]) -> str | None:
-    """Return the slice's name: from the tags, else from the run's deployment."""
-    for tag in run.tags:
-        if tag.startswith(_SLICE):
-            return tag.removeprefix(_SLICE)
-    return next((name for name, found in deployments.items() if found.id == run.deployment_id), None)
+def owner_of(run: FlowRun) -> str:
+    """Return the owner in the run's tags; `system` for a run that Prefect's UI or a schedule started."""
+    return next((tag.removeprefix(_OWNER) for tag in run.tags if tag.startswith(_OWNER)), SYSTEM)
 
 
 def _subject_tags(request: Request) -> list[str]:
@@ -211,7 +211,8 @@ def is_final(state: str) -> bool:
     return state in FINAL_STATES
 
 
-def _no_run(run_id: UUID) -> NotFound:
+def no_run(run_id: UUID) -> NotFound:
+    """Return the error for a run that is not there, or not for this caller."""
     return NotFound(f"no run {run_id}; `gpt-trader workflow runs` lists yours")
 
 

@@ -18,9 +18,13 @@ from api import logs
 from api.app import create_app
 from gpt_trader.errors import GptTraderError, Problem, Refused
 from gpt_trader.settings import Home, Settings, home, load_settings
+from storage import database
 
 #: Seconds that open requests get after SIGTERM; event streams are told at once and end by themselves.
 GRACE_SECONDS: Final = 4
+
+#: Seconds to wait for a database that is starting beside us.
+DATABASE_SECONDS: Final = 60.0
 
 _log = structlog.get_logger("api")
 
@@ -89,6 +93,8 @@ def serve(settings: Settings, where: Home) -> int:
     if not prefect_url:
         prefect_url = f"http://127.0.0.1:{settings.prefect_port}/api"
     auth = os.environ.get("PREFECT_API_AUTH_STRING") or None
+    # Until it serves, a signal simply ends the process: the database may take its time on a first start.
+    database.wait_ready(settings, where, DATABASE_SECONDS)
     listening = bind(settings.api_host, settings.api_port)
     host, port = listening.getsockname()[:2]
     server = server_for(settings, where, prefect_url=prefect_url, prefect_auth=auth)

@@ -43,8 +43,8 @@ class RunAccepted(BaseModel):
     links: RunLinks
 
 
-class RunView(BaseModel):
-    """One run: what was asked, where it stands, and (once it is finished) what came out."""
+class RunItem(BaseModel):
+    """One run in a list: what was asked, and where it stands."""
 
     run_id: UUID
     name: str
@@ -59,9 +59,15 @@ class RunView(BaseModel):
     started_at: datetime | None = None
     ended_at: datetime | None = None
     duration_seconds: float = Field(description="Seconds spent running.")
+    links: RunLinks
+
+
+class RunView(RunItem):
+    """One run, with what came out of it once it is finished."""
+
     result_hash: str | None = None
     snapshot_id: str | None = None
-    links: RunLinks
+    artifacts: list[str] = []
 
 
 class LogEntry(BaseModel):

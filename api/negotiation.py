@@ -30,7 +30,7 @@ def has_current(if_none_match: str | None, etag: str) -> bool:
     if not if_none_match:
         return False
     given = {tag.strip().removeprefix("W/") for tag in if_none_match.split(",")}
-    return "*" in given or etag in given
+    return "*" in given or etag.removeprefix("W/") in given
 
 
 def _range(part: str) -> tuple[str, float]:

@@ -39,7 +39,7 @@ class Principal:
         """Whether other owners' runs are visible (scope `admin`)."""
         return "admin" in self.scopes
 
-    def may_see(self, owner: str | None) -> bool:
+    def may_see(self, owner: str) -> bool:
         """Return whether a run of `owner` exists as far as this principal is concerned."""
         return self.owns_everything or owner == self.id
 

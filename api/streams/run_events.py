@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from dataclasses import dataclass
+from typing import cast
 from uuid import UUID
 
 from api.context import Context
@@ -56,19 +57,13 @@ async def frames(context: Context, run_id: UUID, start: Resume) -> AsyncGenerato
     """
     if start.reset is not None:
         yield frame("reset", {"reason": start.reset})
-    async with (
-        context.run_states.watched(run_id),
-        aclosing(_follow(context, run_id, start.after)) as events,
-    ):
+    # It is a generator, and is closed with this one: a follower that is left waiting would stay registered.
+    following = cast("AsyncGenerator[Event, None]", context.reader.follow(channel_of(run_id), start.after))
+    async with context.run_states.watched(run_id), aclosing(following) as events:
         async for event in events:
             yield frame(event.type, event.data, str(event.position))
             if _ends(event) or event.position.offset == start.last:
                 return
-
-
-async def _follow(context: Context, run_id: UUID, after: Position | None) -> AsyncGenerator[Event, None]:
-    async for event in context.reader.follow(channel_of(run_id), after):
-        yield event
 
 
 def _ends(event: Event) -> bool:

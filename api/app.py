@@ -1,0 +1,128 @@
+"""The composition root: everything the API is made of comes together here, and nowhere else."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from importlib.metadata import version
+from typing import Final
+
+from fastapi import FastAPI
+from sqlalchemy import Engine
+from starlette.middleware import Middleware
+
+import gpt_trader
+from api import docs, errors
+from api.context import Context
+from api.launcher import Launcher
+from api.middleware import BodyLimit, RequestFrame, TrustedSource
+from api.prefect_server import PrefectServer
+from api.principals import LocalKey, ensure_key
+from api.routes import market, runs, slices, strategies, system, workflows
+from api.run_states import RunStates, listen
+from gpt_trader.settings import Home, Settings
+from storage import database
+from storage.event_reader import AsyncEventReader
+from storage.events import EventLog
+from storage.lake import Lake
+from storage.runs import RunStore
+
+DESCRIPTION: Final = """Workflow-orchestrated trading research.
+
+Work is a run: a POST answers 202 with a run id, `links.events` streams what happens (SSE), `links.result` holds what
+came out. Errors are `application/problem+json` (RFC 9457)."""
+
+_LIBRARIES: Final = ("fastapi", "uvicorn", "prefect", "sqlalchemy", "duckdb", "pyarrow", "numpy", "vectorbt")
+
+
+def create_app(
+    settings: Settings, home: Home, *, prefect_url: str | None = None, prefect_auth: str | None = None
+) -> FastAPI:
+    """Return the app of one engine. Its parts are opened when it starts and closed when it ends.
+
+    Args:
+        settings: The engine's settings.
+        home: The engine's home; its database must be answering when the app starts.
+        prefect_url: Prefect's API, where `settings.prefect_api_url` does not say; default: the settings' port.
+        prefect_auth: Prefect's `user:password`, where it wants one.
+    """
+    url = settings.prefect_api_url or prefect_url or f"http://127.0.0.1:{settings.prefect_port}/api"
+    app = FastAPI(
+        title="gpt-trader",
+        version=gpt_trader.__version__,
+        description=DESCRIPTION,
+        openapi_url=docs.OPENAPI_URL,
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,
+        lifespan=_lifespan(settings, home, url, prefect_auth),
+        # Outermost first.
+        middleware=[
+            Middleware(RequestFrame),
+            Middleware(TrustedSource, bound=settings.api_host),
+            Middleware(BodyLimit),
+        ],
+    )
+    app.state.closing = asyncio.Event()
+    for router in (
+        system.router,
+        slices.router(),
+        runs.router,
+        workflows.router,
+        strategies.router,
+        market.router,
+    ):
+        app.include_router(router)
+    errors.install(app)
+    docs.install(app)
+    return app
+
+
+def _lifespan(
+    settings: Settings, home: Home, prefect_url: str, prefect_auth: str | None
+) -> Callable[[FastAPI], AbstractAsyncContextManager[None]]:
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        key = await asyncio.to_thread(ensure_key, home.key)
+        engine = await asyncio.to_thread(_database, settings, home)
+        prefect = PrefectServer(prefect_url, prefect_auth)
+        launcher = Launcher(prefect)
+        run_states = RunStates(launcher, EventLog(engine))
+        async with AsyncExitStack() as stack:
+            stack.push_async_callback(asyncio.to_thread, engine.dispose)
+            stack.push_async_callback(prefect.close)
+            reader = await stack.enter_async_context(AsyncEventReader(engine.url))
+            app.state.context = Context(
+                settings=settings,
+                home=home,
+                version=app.version,
+                libraries={name: version(name) for name in _LIBRARIES},
+                authenticators=(LocalKey(key),),
+                database=engine,
+                runs=RunStore(engine, home),
+                reader=reader,
+                lake=Lake(home.lake),
+                prefect=prefect,
+                launcher=launcher,
+                run_states=run_states,
+                closing=app.state.closing,
+            )
+            for work in (launcher.warm(), listen(prefect_url, prefect_auth, run_states)):
+                stack.push_async_callback(_ended, asyncio.create_task(work))
+            yield
+
+    return lifespan
+
+
+def _database(settings: Settings, home: Home) -> Engine:
+    """Return the engine of our database, made and migrated where it is not."""
+    database.ensure_databases(settings, home)
+    engine = database.engine(settings, home)
+    database.migrate(engine)
+    return engine
+
+
+async def _ended(task: asyncio.Task[None]) -> None:
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)

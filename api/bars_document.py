@@ -1,0 +1,97 @@
+"""Bars of the lake as a document a client can cache: chosen, encoded once, named by an entity tag."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from datetime import date, timedelta
+from typing import Any, Final
+
+import numpy as np
+import orjson
+import pyarrow as pa
+
+from api.series import CSV, csv_bytes
+from gpt_trader.bars import Bars
+from storage.lake import Lake
+from storage.manifest import Entry
+
+JSON: Final = "application/json"
+ARROW: Final = "application/vnd.apache.arrow.stream"
+MEDIA_TYPES: Final = (JSON, CSV, ARROW)
+COLUMNS: Final = ("open", "high", "low", "close", "volume")
+
+_JSON_OPTIONS: Final = orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_NAIVE_UTC | orjson.OPT_UTC_Z
+
+
+@dataclass(frozen=True)
+class BarsQuery:
+    """Which bars: the newest `limit` from `start` to `end` (inclusive days, UTC) of the snapshot `as_of`."""
+
+    symbol: str
+    timeframe: str
+    start: date | None
+    end: date | None
+    as_of: str | None
+    limit: int
+    adjusted: bool
+
+    def tag(self, entry: Entry, media_type: str) -> str:
+        """Return the entity tag, a hash of what the bars depend on; weak, as the snapshot's id may differ."""
+        what = (entry.logical_hash, self.start, self.end, self.limit, self.adjusted, media_type)
+        named = repr((self.symbol, self.timeframe, *map(str, what)))
+        return f'W/"{hashlib.sha256(named.encode()).hexdigest()[:32]}"'
+
+
+def read_entry(lake: Lake, query: BarsQuery) -> tuple[Entry, str]:
+    """Return the series' entry and its snapshot's id; errors as `Lake.entry`."""
+    snapshot = lake.snapshot(query.as_of)
+    entry = lake.entry(query.symbol, query.timeframe, snapshot=snapshot.id if snapshot else None)
+    assert snapshot is not None  # an empty lake has no entry
+    return entry, snapshot.id
+
+
+def encode(lake: Lake, query: BarsQuery, snapshot_id: str, media_type: str) -> bytes:
+    """Read the bars and return the document in this media type; errors as `Lake.bars`."""
+    stored = lake.bars(query.symbol, query.timeframe, snapshot=snapshot_id, adjusted=query.adjusted)
+    inside = _within(stored, query)
+    chosen = inside[max(len(inside) - query.limit, 0) :]
+    if media_type == JSON:
+        return _json(chosen, query, snapshot_id, truncated=len(chosen) < len(inside))
+    table = pa.table({"time": pa.array(chosen.time, pa.timestamp("us", "UTC")), **_columns(chosen)})
+    return csv_bytes(table) if media_type == CSV else _arrow(table)
+
+
+def _within(bars: Bars, query: BarsQuery) -> Bars:
+    first, last = 0, len(bars)
+    if query.start is not None:
+        first = int(np.searchsorted(bars.time, np.datetime64(query.start, "us")))
+    if query.end is not None:
+        after = np.datetime64(query.end + timedelta(days=1), "us")
+        last = int(np.searchsorted(bars.time, after))
+    return bars[first : max(first, last)]
+
+
+def _columns(bars: Bars) -> dict[str, np.ndarray[Any, np.dtype[np.float64]]]:
+    return {name: np.ascontiguousarray(getattr(bars, name)) for name in COLUMNS}
+
+
+def _json(bars: Bars, query: BarsQuery, snapshot_id: str, *, truncated: bool) -> bytes:
+    document = {
+        "symbol": query.symbol,
+        "timeframe": query.timeframe,
+        "snapshot_id": snapshot_id,
+        "adjusted": query.adjusted,
+        "bars": len(bars),
+        "truncated": truncated,
+        "columns": {"time": np.ascontiguousarray(bars.time), **_columns(bars)},
+    }
+    return orjson.dumps(document, option=_JSON_OPTIONS)
+
+
+def _arrow(table: pa.Table) -> bytes:
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, table.schema) as writer:
+        writer.write_table(table)
+    content: bytes = sink.getvalue().to_pybytes()
+    return content

@@ -1,0 +1,190 @@
+"""Runs as the API tells them: submitting, reading, results and artifacts, for their owner only."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, cast
+from uuid import UUID
+
+import orjson
+
+from api.admission import admitted
+from api.context import Context
+from api.launcher import no_run, owner_of
+from api.models import RunAccepted, RunItem, RunLinks, RunView, StateName
+from api.prefect_server import FlowRun
+from api.principals import Principal
+from gpt_trader.errors import Conflict, NotFound
+from gpt_trader.requests import Request
+from gpt_trader.slices import SLICES, Slice
+from storage.runs import Run
+
+ROOT = "/api/v1/workflows/runs"
+
+
+async def submit(
+    context: Context,
+    row: Slice,
+    body: Mapping[str, Any],
+    caller: Principal,
+    key: str | None,
+    *,
+    tags: Sequence[str] = (),
+) -> RunAccepted:
+    """Check the request, start its run and write down whose it is; the same key gives the same run.
+
+    Raises:
+        Refused: the request is wrong (with its subclasses).
+        Conflict: the key was used with another request.
+        EngineUnreachable: Prefect or the database does not answer, or nothing is deployed.
+    """
+    request = await asyncio.to_thread(
+        admitted,
+        row,
+        body,
+        caller,
+        lake=context.lake,
+        home=context.home,
+        settings=context.settings,
+    )
+    digest = _body_hash(row, request, tags)
+    if key is not None:
+        earlier = await asyncio.to_thread(context.runs.claim_key, caller.id, key, digest)
+        if earlier is not None:
+            return accepted(context, await context.launcher.run(earlier, caller))
+    run = await context.launcher.start(row, request, caller.id, key, tags=tags)
+    await asyncio.to_thread(_record, context, run.id, row, request, caller.id, key, digest)
+    return accepted(context, run)
+
+
+async def reproduce(context: Context, run_id: UUID, caller: Principal, key: str | None) -> RunAccepted:
+    """Start a new run with the recorded request, pinned to the recorded snapshot.
+
+    Raises:
+        Conflict: the run has no result that could be reproduced, or its slice has none.
+    """
+    kept = await finished_run(context, run_id, caller)
+    row = SLICES[kept.slice]
+    if "snapshot" not in row.request_type().model_fields:
+        raise Conflict(f"a run of {kept.slice} changes the lake: it cannot be reproduced, only started again")
+    body = {**kept.request, "snapshot": kept.snapshot_id}
+    return await submit(context, row, body, caller, key, tags=(f"reproduces:{run_id}",))
+
+
+async def must_see(context: Context, run_id: UUID, caller: Principal) -> None:
+    """Raise NotFound if there is no such run or it is another owner's. Prefect is asked only where we do not know."""
+    try:
+        kept = await asyncio.to_thread(context.runs.get, run_id)
+    except NotFound:
+        await context.launcher.run(run_id, caller)
+        return
+    if not caller.may_see(kept.owner):
+        raise no_run(run_id)
+
+
+async def finished_run(context: Context, run_id: UUID, caller: Principal) -> Run:
+    """Return a run's row with its result.
+
+    Raises:
+        NotFound: there is no such run, or it is another owner's.
+        Conflict: it has no result (yet); the message says where it stands.
+    """
+    try:
+        kept = await asyncio.to_thread(context.runs.get, run_id)
+    except NotFound:
+        kept = None
+    if kept is not None and not caller.may_see(kept.owner):
+        raise no_run(run_id)
+    if kept is not None and kept.summary is not None:
+        return kept
+    run = await context.launcher.run(run_id, caller)
+    state = run.state.type if run.state else "SCHEDULED"
+    message = f": {run.state.message}" if run.state and run.state.message else ""
+    raise Conflict(f"run {run_id} has no result: it is {state}{message}")
+
+
+async def artifact(context: Context, run_id: UUID, name: str, caller: Principal) -> Path:
+    """Return the file of a finished run's artifact; errors as `finished_run`, NotFound for one it lacks."""
+    await finished_run(context, run_id, caller)
+    return await asyncio.to_thread(context.runs.artifact, run_id, name)
+
+
+async def view(context: Context, run_id: UUID, caller: Principal) -> RunView:
+    """Return where the run stands and, once it is finished, what came out."""
+    run = await context.launcher.run(run_id, caller)
+    try:
+        kept = await asyncio.to_thread(context.runs.get, run_id)
+    except NotFound:  # it was started elsewhere and has not registered itself yet
+        return RunView(**_facts(context, run))
+    return RunView(
+        **_facts(context, run),
+        result_hash=kept.result_hash,
+        snapshot_id=kept.snapshot_id,
+        artifacts=sorted(kept.artifacts),
+    )
+
+
+def item(context: Context, run: FlowRun) -> RunItem:
+    """Return the run as lists show it."""
+    return RunItem(**_facts(context, run))
+
+
+def accepted(context: Context, run: FlowRun) -> RunAccepted:
+    """Return what the client needs to follow the run."""
+    return RunAccepted(
+        run_id=run.id, flow=context.launcher.slice_of(run), state=_state(run), links=links(context, run.id)
+    )
+
+
+def links(context: Context, run_id: UUID) -> RunLinks:
+    """Return where the run's parts are."""
+    here = f"{ROOT}/{run_id}"
+    return RunLinks(
+        self=here,
+        events=f"{here}/events",
+        result=f"{here}/result",
+        report=f"{here}/report",
+        logs=f"{here}/logs",
+        cancel=f"{here}/cancel",
+        prefect=f"{context.prefect.url.removesuffix('/api')}/runs/flow-run/{run_id}",
+    )
+
+
+def _facts(context: Context, run: FlowRun) -> dict[str, Any]:
+    request = run.parameters.get("request")
+    return {
+        "run_id": run.id,
+        "name": run.name,
+        "flow": context.launcher.slice_of(run),
+        "state": _state(run),
+        "state_name": run.state.name if run.state else None,
+        "message": run.state.message if run.state else None,
+        "owner": owner_of(run),
+        "tags": run.tags,
+        "request": request if isinstance(request, dict) else run.parameters,
+        "created_at": run.created,
+        "started_at": run.start_time,
+        "ended_at": run.end_time,
+        "duration_seconds": run.total_run_time,
+        "links": links(context, run.id),
+    }
+
+
+def _state(run: FlowRun) -> StateName:
+    return cast("StateName", run.state.type if run.state else "SCHEDULED")
+
+
+def _record(
+    context: Context, run_id: UUID, row: Slice, request: Request, owner: str, key: str | None, digest: str
+) -> None:
+    context.runs.register(run_id, row.name, owner, request.model_dump(mode="json"))
+    if key is not None:
+        context.runs.claim_key(owner, key, digest, run_id)
+
+
+def _body_hash(row: Slice, request: Request, tags: Sequence[str]) -> str:
+    content = [row.name, request.model_dump(mode="json"), list(tags)]
+    return hashlib.sha256(orjson.dumps(content, option=orjson.OPT_SORT_KEYS)).hexdigest()
