@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Final, cast
 from uuid import UUID
 
 import orjson
@@ -20,9 +21,22 @@ from api.principals import Principal
 from gpt_trader.errors import Conflict, NotFound
 from gpt_trader.requests import Request
 from gpt_trader.slices import SLICES, Slice
-from storage.runs import Run
+from storage.runs import Run, RunStore
 
-ROOT = "/api/v1/workflows/runs"
+ROOT: Final = "/api/v1/workflows/runs"
+
+
+@dataclass(frozen=True)
+class _Claim:
+    """An owner's idempotency key for one body; without a key nothing is claimed."""
+
+    owner: str
+    key: str | None
+    body_hash: str
+
+    def of(self, store: RunStore, run_id: UUID | None = None) -> UUID | None:
+        """Claim the key (for a run, once it is known) and return the run that has it; errors as `claim_key`."""
+        return store.claim_key(self.owner, self.key, self.body_hash, run_id) if self.key else None
 
 
 async def submit(
@@ -50,13 +64,12 @@ async def submit(
         home=context.home,
         settings=context.settings,
     )
-    digest = _body_hash(row, request, tags)
-    if key is not None:
-        earlier = await asyncio.to_thread(context.runs.claim_key, caller.id, key, digest)
-        if earlier is not None:
-            return accepted(context, await context.launcher.run(earlier, caller))
+    claim = _Claim(caller.id, key, _body_hash(row, request, tags))
+    earlier = await asyncio.to_thread(claim.of, context.runs)
+    if earlier is not None:
+        return accepted(context, await context.launcher.run(earlier, caller))
     run = await context.launcher.start(row, request, caller.id, key, tags=tags)
-    await asyncio.to_thread(_record, context, run.id, row, request, caller.id, key, digest)
+    await asyncio.to_thread(_record, context.runs, run.id, row, request, claim)
     return accepted(context, run)
 
 
@@ -177,12 +190,9 @@ def _state(run: FlowRun) -> StateName:
     return cast("StateName", run.state.type if run.state else "SCHEDULED")
 
 
-def _record(
-    context: Context, run_id: UUID, row: Slice, request: Request, owner: str, key: str | None, digest: str
-) -> None:
-    context.runs.register(run_id, row.name, owner, request.model_dump(mode="json"))
-    if key is not None:
-        context.runs.claim_key(owner, key, digest, run_id)
+def _record(store: RunStore, run_id: UUID, row: Slice, request: Request, claim: _Claim) -> None:
+    store.register(run_id, row.name, claim.owner, request.model_dump(mode="json"))
+    claim.of(store, run_id)
 
 
 def _body_hash(row: Slice, request: Request, tags: Sequence[str]) -> str:

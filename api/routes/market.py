@@ -91,7 +91,7 @@ async def list_symbols(context: Parts, _: Reader) -> Listing[SymbolView]:
 
 
 @router.get(
-    "/bars/{symbol}",
+    "/bars/{symbol:path}",  # a hostile name shall meet the symbol check, slashes and all
     summary="Bars of a symbol, as columns",
     response_model=BarsDocument,
     responses={
