@@ -1,0 +1,113 @@
+"""Whose run is it? A claim is a file `state/running/<run id>.json` in the home of the worker that runs it.
+
+The worker writes it before it proposes Pending and removes it once the run has a final state, so that between the two
+there is no moment in which a run is under way and nobody's. It names the worker and, once forked, the child: each
+by pid and start time, with the host and its boot. After a crash of everything, `flows.sweep` reads the claims: a run
+whose processes are gone is settled; a run without a claim here belongs to somebody else (a stock worker, another
+machine, another home) and is never touched.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from functools import cache
+from pathlib import Path
+from uuid import UUID
+
+from gpt_trader.settings import Home
+
+
+@dataclass(frozen=True)
+class Process:
+    """A process that can be told from a later one with the same pid."""
+
+    pid: int
+    started: str
+
+    @classmethod
+    def of(cls, pid: int) -> Process:
+        """Return the process `pid` as it is now."""
+        return cls(pid, _start_time(pid) or "")
+
+    def alive(self) -> bool:
+        """Return whether this very process still runs (a zombie does not)."""
+        return bool(self.started) and _start_time(self.pid) == self.started
+
+
+@dataclass(frozen=True)
+class Claim:
+    """One run, the worker that answers for it, and the child that runs it (None until it is forked)."""
+
+    run_id: str
+    host: str
+    boot: str
+    worker: Process
+    child: Process | None = None
+
+    def alive(self) -> bool:
+        """Return whether any process of this claim runs; a claim of another host is never judged dead."""
+        if self.host != socket.gethostname():
+            return True
+        if self.boot != boot_id():
+            return False
+        return self.worker.alive() or (self.child is not None and self.child.alive())
+
+
+class Claims:
+    """The claims of one home."""
+
+    def __init__(self, home: Home) -> None:
+        self._folder = home.state / "running"
+        self._worker = Process.of(os.getpid())
+
+    def write(self, run_id: UUID, child: int | None = None) -> None:
+        """Claim a run, or add to the claim the child that runs it."""
+        self._folder.mkdir(parents=True, exist_ok=True)
+        forked = None if child is None else Process.of(child)
+        claim = Claim(str(run_id), socket.gethostname(), boot_id(), self._worker, forked)
+        draft = self._folder / f".{run_id}"
+        draft.write_text(json.dumps(asdict(claim)), encoding="utf-8")
+        draft.replace(self._path(run_id))
+
+    def remove(self, run_id: UUID) -> None:
+        """Give the claim up: the run has a final state, or never became ours."""
+        self._path(run_id).unlink(missing_ok=True)
+
+    def __iter__(self) -> Iterator[Claim]:
+        for path in sorted(self._folder.glob("*.json")):
+            read = json.loads(path.read_text(encoding="utf-8"))
+            child = Process(**read.pop("child")) if read.get("child") else None
+            yield Claim(**{**read, "worker": Process(**read["worker"]), "child": child})
+
+    def _path(self, run_id: UUID) -> Path:
+        return self._folder / f"{run_id}.json"
+
+
+@cache
+def boot_id() -> str:
+    """Return what changes with each boot of this machine: pids and start times mean nothing across one."""
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+    except FileNotFoundError:  # macOS
+        asked = subprocess.run(["sysctl", "-n", "kern.boottime"], capture_output=True, text=True, check=True)
+        return asked.stdout.strip()
+
+
+def _start_time(pid: int) -> str | None:
+    """Return when a live process started (clock ticks on Linux, a date on macOS), None if there is none."""
+    if Path("/proc/self/stat").exists():
+        try:
+            stat = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
+        except (FileNotFoundError, ProcessLookupError):
+            return None
+        state, *fields = stat.rpartition(")")[2].split()  # the name before it may hold spaces and brackets
+        return None if state in "ZX" else fields[18]
+    asked = subprocess.run(
+        ["ps", "-o", "lstart=", "-p", str(pid)], capture_output=True, text=True, check=False
+    )
+    return asked.stdout.strip() or None

@@ -1,0 +1,247 @@
+"""`python -P -m flows.worker`: the engine's worker.
+
+The template's imports and warm-up take longest, so it is started first and everything else happens beside it: Prefect
+is imported, the server awaited, the pool and the deployments registered, the sweep done, and polling begins. A run
+that arrives meanwhile waits in this process for the template.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from flows import environment
+from flows.claims import Claims
+from flows.forkserver import ForkServer, TemplateFailed
+from gpt_trader.settings import Home, Settings, home, load_settings
+from storage.database import engine as database_engine
+from storage.database import ensure_databases, migrate, wait_ready
+
+if TYPE_CHECKING:
+    from prefect.client.orchestration import PrefectClient
+    from prefect.client.schemas.objects import FlowRun
+
+    from flows.warm import WarmWorker
+
+logger = logging.getLogger("gpt_trader.worker")
+
+#: What every child needs, imported once: Prefect's engine and client, then our flows with all they use.
+PRELOAD: Final = (
+    "prefect.flow_engine",
+    "prefect.task_engine",
+    "prefect.client.orchestration",
+    "prefect.events.clients",
+    "prefect.runner._hook_runner",
+    "flows.rehearsal",
+    "anyio._backends._asyncio",
+    "encodings.idna",
+    "rich._emoji_codes",
+    "flows.backtest",
+    "flows.data",
+)
+
+#: Called after the imports. `warm_up` compiles and runs the simulation once, so that no run pays for it.
+WARM: Final = ("flows.rehearsal:rehearse", "gpt_trader.backtesting.engine:warm_up")
+
+#: The database starts beside us; the first start initializes it.
+_DATABASE_SECONDS: Final = 120.0
+
+#: A worker told to stop gives its runs this long; the supervisor allows it a little more.
+DRAIN_SECONDS: Final = 20.0
+
+
+@dataclass
+class Ready:
+    """The ready mark `state/worker.json`, replaced as a whole at each change."""
+
+    path: Path
+
+    def write(self, state: str, **more: Any) -> None:  # noqa: ANN401 - JSON values
+        """Write the state of the worker: `starting` or `ready`, its pid, and what else is known."""
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        draft = self.path.with_suffix(".draft")
+        draft.write_text(json.dumps({"state": state, "pid": os.getpid(), **more}), encoding="utf-8")
+        draft.replace(self.path)
+
+    def remove(self) -> None:
+        """Take the mark away."""
+        self.path.unlink(missing_ok=True)
+
+
+def main() -> int:
+    """Run the worker until SIGTERM or SIGINT; return the exit code."""
+    settings, engine = load_settings(), home()
+    environment.adopt(environment.for_worker(settings, engine))
+    logging.basicConfig(
+        level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr
+    )
+    logging.getLogger("httpx").setLevel(logging.WARNING)  # a line for each poll would be all there is
+    return asyncio.run(serve(settings, engine))
+
+
+async def serve(
+    settings: Settings,
+    engine: Home,
+    *,
+    preload: Sequence[str] = PRELOAD,
+    warm: Sequence[str] = WARM,
+    folder: Path | None = None,
+) -> int:
+    """Serve the work pool until a signal; return 0, or 1 if the template cannot be started.
+
+    Args:
+        settings: The engine's settings.
+        engine: The engine's home.
+        preload: Modules that the template imports.
+        warm: `module:function` names that the template calls then.
+        folder: Whose `prefect.yaml` to register; default: the installation's.
+    """
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    mark = Ready(engine.state / "worker.json")
+    mark.write("starting")
+    async with AsyncExitStack() as stack:
+        stack.callback(mark.remove)
+        forks = await stack.enter_async_context(ForkServer(preload, warm, os.environ))
+        serving = asyncio.create_task(_serve(settings, engine, forks, mark, folder), name="serving")
+        stopping = asyncio.create_task(stop.wait(), name="stop signal")
+        await asyncio.wait([serving, stopping], return_when=asyncio.FIRST_COMPLETED)
+        stopping.cancel()
+        if not serving.done():
+            serving.cancel()
+        try:
+            await serving
+        except asyncio.CancelledError:
+            logger.info("Worker stopped")
+        except TemplateFailed as error:
+            logger.error("%s", error)  # noqa: TRY400 - its own output above holds the traceback
+            return 1
+    return 0
+
+
+async def _serve(
+    settings: Settings, engine: Home, forks: ForkServer, mark: Ready, folder: Path | None
+) -> None:
+    """Get everything ready, then poll until cancelled; end the runs under way then."""
+    await asyncio.to_thread(_import_prefect)  # beside the template's own imports
+    from prefect.client.orchestration import get_client
+
+    from flows import deployments
+    from flows.sweep import sweep
+    from flows.warm import WarmWorker
+
+    await asyncio.to_thread(_database_up, settings, engine)
+    claims = Claims(engine)
+    async with get_client() as client:
+        await _server_up(client)
+        registered = await deployments.register(client, folder or deployments.INSTALLATION)
+        logger.info("Deployments: %s", registered)
+        for flow_run in await sweep(client, claims):
+            await _record(flow_run)
+    worker = WarmWorker(
+        work_pool_name=deployments.WORK_POOL,
+        name=f"gpt-trader-{os.uname().nodename}-{os.getpid()}",
+        limit=settings.worker_limit,
+        forks=forks,
+        claims=claims,
+        concluded=_record,
+    )
+    async with worker, asyncio.TaskGroup() as group:
+        group.create_task(_mark_ready(forks, mark))
+        group.create_task(_sync(worker))
+        try:
+            await _poll(worker, settings.worker_poll_seconds)
+        finally:
+            async with asyncio.timeout(DRAIN_SECONDS):
+                await worker.drain()
+
+
+def _database_up(settings: Settings, engine: Home) -> None:
+    """Wait for our database, which starts beside us, and bring it to this version (whoever comes first does)."""
+    wait_ready(settings, engine, _DATABASE_SECONDS)
+    ensure_databases(settings, engine)
+    migrate(database_engine(settings, engine))
+
+
+def _import_prefect() -> None:
+    """Import what `_serve` needs, in a thread: the loop keeps listening to the template and to signals."""
+    import flows.deployments
+    import flows.hooks
+    import flows.warm  # noqa: F401
+
+
+async def _server_up(client: PrefectClient) -> None:
+    """Wait quietly until Prefect's server answers: it starts side by side with us."""
+    while await client.api_healthcheck() is not None:  # noqa: ASYNC110 - another process: no event to await
+        await asyncio.sleep(0.1)
+
+
+async def _mark_ready(forks: ForkServer, mark: Ready) -> None:
+    await forks.ready()
+    mark.write("ready", template_pid=forks.pid)
+    logger.info("Ready: the template %s is warm", forks.pid)
+
+
+async def _poll(worker: WarmWorker, seconds: float) -> None:
+    """Ask for scheduled runs for ever; while the server is away, ask less often and say so once."""
+    import httpx
+
+    away = 0
+    while True:
+        try:
+            await worker.get_and_submit_flow_runs()
+        except httpx.HTTPError as error:
+            away += 1
+            if away == 1:
+                logger.warning("Prefect's server does not answer (%s); waiting for it", type(error).__name__)
+        else:
+            if away:
+                logger.info("Prefect's server answers again")
+            away = 0
+        await asyncio.sleep(min(seconds * 2 ** min(away, 10), 2.0) if away else seconds)
+
+
+async def _sync(worker: WarmWorker) -> None:
+    """Keep the worker's heartbeat and its copy of the work pool up to date."""
+    import httpx
+
+    while True:
+        await asyncio.sleep(worker.heartbeat_interval_seconds)
+        try:
+            await worker.sync_with_backend()
+        except httpx.HTTPError as error:
+            logger.debug("Heartbeat failed: %s", error)
+
+
+async def _record(flow_run: FlowRun | None) -> None:
+    """Tell the event log a state that the run's own hooks may not have told."""
+    from sqlalchemy.exc import InterfaceError, OperationalError
+
+    from flows.hooks import channel_of, state_event
+    from gpt_trader.errors import EngineUnreachable
+    from tasks.stores import stores
+
+    if flow_run is None or flow_run.state is None:
+        return
+    logger.info("Run %s: %s (%s)", flow_run.id, flow_run.state.name, flow_run.state.message)
+    event = state_event(flow_run.state)
+    try:
+        await asyncio.to_thread(
+            lambda: stores().events.append_many(channel_of(flow_run.id), [event])  # stores() may read files
+        )
+    except (OperationalError, InterfaceError, EngineUnreachable) as error:
+        logger.warning("The event log does not have the end of run %s: %s", flow_run.id, error)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
