@@ -14,9 +14,9 @@ So a reversal (+1 → −1) is two fills at one open with commission on both, an
 (0.5 → 1): a new trade of the new size, never a silent drift. Commission is a fraction of each fill's notional.
 
 Stops (`stop_loss`, `take_profit`) hang on the entry's fill price. They are watched from the bar after the entry's
-(a daily bar does not tell what came first within the entry bar), stop-loss before take-profit; a gap beyond the stop
-fills at the open; slippage applies to stops as to every other fill. After a stop the position stays flat until the
-target changes.
+(a bar does not tell what came first within it) and in the order of time as far as bars tell it: at the open a change
+of target and a gap beyond a stop fill at the open, then within the bar the stop-loss goes before the take-profit.
+Slippage applies to stops as to every other fill. After a stop the position stays flat until the target changes.
 
 A short can lose more than the account holds. At the first open or close where equity is not positive, the position
 is liquidated at the price that leaves exactly nothing (exit reason `ruin`): equity is 0 from that bar on and nothing
