@@ -67,7 +67,6 @@ def ensure_engine(
 
     Raises:
         Refused: The home or a chosen port cannot be used.
-        Conflict: An engine runs on another port than the chosen one.
         EngineUnreachable: A part failed, or was not ready in time; the message ends with its log's last lines.
     """
     from cli.start import start_engine

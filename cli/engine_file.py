@@ -49,6 +49,8 @@ class EngineRecord:
     prefect_url: str | None
     parts: dict[str, PartRecord] = field(default_factory=dict)
     state: EngineState = "running"
+    #: What the user should know of the start: another port than usual, …
+    notes: tuple[str, ...] = ()
 
     def with_part(self, name: str, part: PartRecord) -> EngineRecord:
         """Return the record with one part replaced."""
@@ -92,7 +94,9 @@ def remove_record(home: Home) -> None:
 def _record(content: dict[str, Any]) -> EngineRecord:
     fields = {name: content[name] for name in ("version", "started_at", "api_url", "prefect_url", "state")}
     parts = {name: _part(part) for name, part in content["parts"].items()}
-    return EngineRecord(supervisor=ProcessId(**content["supervisor"]), parts=parts, **fields)
+    return EngineRecord(
+        supervisor=ProcessId(**content["supervisor"]), parts=parts, notes=tuple(content["notes"]), **fields
+    )
 
 
 def _part(content: dict[str, Any]) -> PartRecord:

@@ -13,6 +13,9 @@ from pathlib import Path
 from typing import Final, Protocol
 from urllib.parse import urlsplit
 
+#: Path at which a part with an HTTP server answers 200 when it is ready.
+HEALTH: Final = {"prefect": "/api/health", "api": "/api/v1/system/health/ready"}
+
 _ANSWER_WITHIN: Final = 5.0
 
 

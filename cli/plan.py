@@ -11,7 +11,7 @@ from typing import Final
 from urllib.parse import urlsplit
 
 from cli.engine_file import PARTS
-from cli.parts import FileProbe, HttpProbe, Part, PostmasterProbe
+from cli.parts import HEALTH, FileProbe, HttpProbe, Part, PostmasterProbe
 from cli.ports import Port, choose_port
 from gpt_trader.errors import Problem, Refused, UnknownName
 from gpt_trader.settings import ENV_PREFIX, Home, Settings
@@ -200,7 +200,7 @@ def _part(name: str, home: Home, settings: Settings, here: Collection[str], urls
                 orphan_seconds=20.0,  # a server whose front was killed shuts down; the next waits for it
             )
         case "prefect":
-            probe = HttpProbe(urls[name], "/api/health")
+            probe = HttpProbe(urls[name], HEALTH[name])
             return Part(name, (*python, "flows.server"), probe, needs, urls[name])
         case "worker":
             return Part(
@@ -211,7 +211,7 @@ def _part(name: str, home: Home, settings: Settings, here: Collection[str], urls
                 orphan_seconds=11.0,
             )
         case "api":
-            probe = HttpProbe(urls[name], "/api/v1/system/health/ready")
+            probe = HttpProbe(urls[name], HEALTH[name])
             return Part(name, (*python, "api.main"), probe, needs, urls[name])
     raise AssertionError(name)
 

@@ -14,7 +14,8 @@ from cli.engine_file import ALREADY_RUNNING, EngineRecord
 from cli.home import prepare_home
 from cli.life import open_log, rotate
 from cli.plan import python_environment, settings_environment
-from gpt_trader.errors import Conflict, EngineUnreachable, Refused
+from cli.start_display import StartDisplay
+from gpt_trader.errors import EngineUnreachable, Refused
 from gpt_trader.settings import ENV_PREFIX, Home, Settings
 
 _SUPERVISOR: Final = (sys.executable, "-P", "-m", "cli.supervisor")
@@ -39,31 +40,21 @@ def start_engine(
     starter = _Starter(
         settings, home, [*(command or _SUPERVISOR), *(["--only", ",".join(only)] if only else [])], say
     )
-    told: dict[str, str] = {}
-    while True:
-        record = running_record(home)
-        if record is None or record.state == "stopping":
-            starter.start_if_needed(record)
-        else:
-            check_ports(settings, record)
-            _tell_news(record, told, say)
-            _raise_if_failed(home, record, needs)
-            if all(_is_up(record, name) for name in needs):
-                return record
-        if time.monotonic() > deadline:
-            raise _late(home, record, needs, timeout)
-        time.sleep(_POLL_SECONDS)
-
-
-def check_ports(settings: Settings, record: EngineRecord) -> None:
-    """Raise Conflict when the user chose a port and the running engine has another."""
-    for field, url in (("api_port", record.api_url), ("prefect_port", record.prefect_url)):
-        wanted = getattr(settings, field)
-        if url is not None and settings.chosen(field) and wanted and not url.endswith(f":{wanted}"):
-            raise Conflict(
-                f"{field}: {wanted} was chosen, and the engine of this home runs at {url}; "
-                "run gpt-trader down first, or leave the port out"
-            )
+    with StartDisplay(say) as display:
+        news = _News(display.say)
+        while True:
+            record = running_record(home)
+            if record is None or record.state == "stopping":
+                starter.start_if_needed(record)
+            else:
+                news.tell(record)
+                display.show(record)
+                _raise_if_failed(home, record, needs)
+                if all(_is_up(record, name) for name in needs):
+                    return record
+            if time.monotonic() > deadline:
+                raise _late(home, record, needs, timeout)
+            time.sleep(_POLL_SECONDS)
 
 
 class _Starter:
@@ -126,14 +117,26 @@ def _is_up(record: EngineRecord, name: str) -> bool:
     return part is not None and part.state in ("ready", "external")
 
 
-def _tell_news(record: EngineRecord, told: dict[str, str], say: Say) -> None:
-    for name, part in record.parts.items():
-        if told.get(name) == part.state or part.state in ("starting", "external"):
-            continue
-        told[name] = part.state
-        took = f" after {part.ready_after:.1f} s" if part.state == "ready" and part.ready_after else ""
-        why = f": {part.message}" if part.message else ""
-        say(f"  {name} {part.state}{took}{why}")
+class _News:
+    """Says once what the supervisor has to say and which parts changed."""
+
+    def __init__(self, say: Say) -> None:
+        self._say = say
+        self._told: dict[str, str] = {}
+
+    def tell(self, record: EngineRecord) -> None:
+        """Say what is new since the last call."""
+        if not self._told:
+            for note in record.notes:
+                self._say(note)
+        for name, part in record.parts.items():
+            if self._told.get(name, "starting") != part.state and part.state != "external":
+                took = (
+                    f" after {part.ready_after:.1f} s" if part.state == "ready" and part.ready_after else ""
+                )
+                why = f": {part.message}" if part.message else ""
+                self._say(f"  {name} {part.state}{took}{why}")
+            self._told[name] = part.state
 
 
 def _raise_if_failed(home: Home, record: EngineRecord, needs: Collection[str]) -> None:

@@ -44,6 +44,8 @@ _LOCK_SECONDS: Final = 35.0
 _LEFTOVER_SECONDS: Final = 5.0
 
 Announce = Callable[[str], None]
+#: Shown the record in every round: often while parts come up, else when something happens.
+Watch = Callable[[EngineRecord], None]
 
 
 class AlreadyRunning(Exception):
@@ -53,10 +55,11 @@ class AlreadyRunning(Exception):
 class Supervisor:
     """Runs one plan until it is told to stop. `run` may be called once, in the main thread (it takes signals)."""
 
-    def __init__(self, engine_home: Home, plan: Plan, announce: Announce) -> None:
+    def __init__(self, engine_home: Home, plan: Plan, announce: Announce, watch: Watch) -> None:
         self._home = engine_home
         self._plan = plan
         self._announce = announce
+        self._watch = watch
         self._lives = [Life(part, engine_home.logs / f"{part.name}.log") for part in plan.parts]
         self._begun = time.monotonic()
         self._signals: list[int] = []
@@ -70,6 +73,7 @@ class Supervisor:
             api_url=plan.api_url,
             prefect_url=plan.prefect_url,
             parts={name: PartRecord("external", url) for name, url in plan.external.items()},
+            notes=plan.notes,
         )
 
     def run(self) -> int:
@@ -80,6 +84,7 @@ class Supervisor:
             while not self._signals:
                 if self._step():
                     self._tell()
+                self._watch(self._record)
                 self._sleep()
             return self._signals[0]
         finally:
@@ -199,7 +204,9 @@ def hold_home(engine_home: Home) -> int:
             return descriptor
 
 
-def supervise(engine_home: Home, plan: Callable[[], Plan], announce: Announce) -> int:
+def supervise(
+    engine_home: Home, plan: Callable[[], Plan], announce: Announce, *, watch: Watch = lambda _: None
+) -> int:
     """Hold the home, clear leftovers, make the plan and run it; return the signal that ended it.
 
     Raises:
@@ -214,7 +221,7 @@ def supervise(engine_home: Home, plan: Callable[[], Plan], announce: Announce) -
         made = plan()
         for note in made.notes:
             announce(note)
-        return Supervisor(engine_home, made, announce).run()
+        return Supervisor(engine_home, made, announce, watch).run()
     finally:
         os.umask(mask)
         os.close(lock)

@@ -1,16 +1,21 @@
 """Engines of fake parts for the tests: started in the background by our own code, looked at through engine.json."""
 
+import http.client
 import os
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
+from urllib.parse import urlsplit
+
+import pytest
 
 from cli.engine import EngineAddress, ensure_engine, stop_engine
 from cli.engine_file import EngineRecord, PartRecord, read_record
-from cli.processes import ProcessId
+from cli.processes import ProcessId, kill_all
 from gpt_trader.settings import Home, load_settings
 
 T = TypeVar("T")
@@ -74,3 +79,36 @@ class FakeEngine:
                 if process is not None:
                     found.append(process)
         return found
+
+
+@contextmanager
+def fake_engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeEngine]:
+    """An engine of this test alone, on any free ports; afterwards nothing of it may be left."""
+    for name in [name for name in os.environ if name.startswith(("GPT_TRADER_", "PREFECT_"))]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("GPT_TRADER_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("GPT_TRADER_API_PORT", "0")
+    monkeypatch.setenv("GPT_TRADER_PREFECT_PORT", "0")
+    fake = FakeEngine(Home(tmp_path / "home"))
+    yield fake
+    fake.stop(timeout=10)
+    left = fake.processes()
+    kill_all(left)
+    assert left == [], "the engine left processes behind"
+
+
+def command_line(process: ProcessId) -> bytes:
+    """The process's arguments, NUL-separated; empty if it is gone."""
+    try:
+        return Path(f"/proc/{process.pid}/cmdline").read_bytes()
+    except FileNotFoundError:
+        return b""
+
+
+def status_of(url: str, path: str) -> int:
+    """The HTTP status of `GET path` there."""
+    connection = http.client.HTTPConnection(urlsplit(url).netloc, timeout=5)
+    connection.request("GET", path)
+    status = connection.getresponse().status
+    connection.close()
+    return status
