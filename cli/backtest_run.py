@@ -31,11 +31,10 @@ def run_backtest(values: Mapping[str, Any], *, in_process: bool, open_report: bo
 
 
 def _by_the_api(prepared: Prepared) -> tuple[Json, str | None]:
-    client = connect()
     route = SLICES["backtest"].route
-    started = start(prepared, lambda server, body: server.submit(route, body), client)
-    result = finish(client, started, "backtest")
-    return result, started.links.get("prefect")
+    with connect() as client:
+        started = start(prepared, lambda server, body: server.submit(route, body), client)
+        return finish(client, started, "backtest"), started.links.get("prefect_ui")
 
 
 def _in_process(prepared: Prepared) -> tuple[Json, str | None]:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Mapping
+from contextlib import closing
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, Final, Self
 from urllib.parse import quote
 
 from cli import sse
@@ -58,8 +59,14 @@ class Client:
         self._wire.timeout = seconds
 
     def close(self) -> None:
-        """Close the connection."""
+        """Close the connection; the next call opens another."""
         self._wire.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
     def submit(self, route: str, request: Mapping[str, Any]) -> Started:
         """Start a run by its route (`/api/v1/…`). The key makes a repeated sending the same run."""
@@ -101,12 +108,13 @@ class Client:
         """Return a run's log lines, oldest first."""
         return self._items(f"{ROOT}/workflows/runs/{_part(run_id)}/logs")
 
-    def events(self, run_id: str, after: str | None = None) -> Iterator[sse.Event]:
+    def events(self, run_id: str, after: str | None = None) -> Generator[sse.Event]:
         """Yield a run's events as they come, from the first or from the one after `after`."""
         headers = {"Accept": "text/event-stream", "Cache-Control": "no-cache"}
         if after:
             headers["Last-Event-ID"] = after
-        yield from sse.events(self._wire.stream(f"{ROOT}/workflows/runs/{_part(run_id)}/events", headers))
+        with closing(self._wire.stream(f"{ROOT}/workflows/runs/{_part(run_id)}/events", headers)) as lines:
+            yield from sse.events(lines)
 
     def register_strategy(self, filename: str, source: str) -> Json:
         """Store a strategy file of the user's, by the hash of its content."""

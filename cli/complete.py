@@ -23,7 +23,7 @@ def complete_strategy(incomplete: str) -> list[str]:
 
 def complete_symbol(incomplete: str) -> list[str]:
     """Return the lake's symbols if a server is named or the engine runs; nothing is started for it."""
-    return _matching(_symbols, incomplete.upper())
+    return _matching(_symbols, incomplete)
 
 
 def complete_param(ctx: typer.Context, incomplete: str) -> list[str]:
@@ -64,8 +64,9 @@ def _symbols() -> list[str]:
     client = running()
     if client is None:
         return []
-    client.patience(_PATIENCE)
-    return [str(item["symbol"]) for item in client.symbols()]
+    with client:
+        client.patience(_PATIENCE)
+        return [str(item["symbol"]) for item in client.symbols()]
 
 
 def _matching(names: Callable[[], Iterable[str]], incomplete: str) -> list[str]:

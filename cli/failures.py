@@ -14,7 +14,7 @@ import traceback
 import typer
 
 from cli.options import current, write_error
-from gpt_trader.errors import GptTraderError
+from gpt_trader.errors import GptTraderError, Problem
 
 INTERRUPTED = 130
 
@@ -32,7 +32,9 @@ def report(error: BaseException) -> int:
     if current().verbose and not isinstance(error, typer.TyperException | KeyboardInterrupt | typer.Abort):
         write_error("".join(traceback.format_exception(error)).rstrip())
     known = _known(error)
-    if current().machine:
+    if isinstance(known, _Help):
+        write_error(known.detail)
+    elif current().machine:
         write_error(json.dumps(_as_object(known), ensure_ascii=False))
     else:
         for line in _lines(known):
@@ -65,11 +67,17 @@ class _Usage(GptTraderError):
     exit_code = 2
 
 
+class _Help(_Usage):
+    """A group without a command: its help is the message."""
+
+
 def _usage(error: typer.TyperException) -> GptTraderError:
     message = error.format_message() if hasattr(error, "format_message") else str(error)
+    if type(error).__name__ == "NoArgsIsHelpError":  # its class is private to Typer
+        return _Help(message.rstrip())
     context = getattr(error, "ctx", None)
-    hint = f" ({context.command_path} --help shows how)" if context is not None else ""
-    return _Usage(f"{message.rstrip()}{hint}")
+    command = context.command_path if context is not None else "gpt-trader"
+    return _Usage(f"{message.rstrip()} ({command} --help shows how)")
 
 
 def _as_object(error: GptTraderError) -> dict[str, object]:
@@ -87,8 +95,17 @@ def _as_object(error: GptTraderError) -> dict[str, object]:
 def _lines(error: GptTraderError) -> list[str]:
     red, plain = ("\x1b[31m", "\x1b[0m") if _colors() else ("", "")
     if len(error.problems) > 1:
-        return [f"{red}error:{plain} {error.title}", *(f"  {problem}" for problem in error.problems)]
+        return [f"{red}error:{plain} {error.title}", *(f"  {_line(problem)}" for problem in error.problems)]
+    if error.problems and error.detail == str(error.problems[0]):
+        return [f"{red}error:{plain} {_line(error.problems[0])}"]
     return [f"{red}error:{plain} {error.detail}"]
+
+
+def _line(problem: Problem) -> str:
+    """Return a problem in one line, with the value that was given unless the message holds it."""
+    said = str(problem)
+    value = problem.as_dict()["value"]
+    return said if value in (None, "") or str(value) in said else f"{said} (given: {value!r})"
 
 
 def _colors() -> bool:

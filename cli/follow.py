@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from types import FrameType
 from typing import Any, Final
 
@@ -71,12 +71,13 @@ class _Watch:
     def stream(self) -> Json | None:
         """Show what the stream brings; return the final state, or None where it ended without one."""
         try:
-            for event in self._client.events(self._run_id, self._last_id):
-                self.moved = True
-                self._last_id = event.id or self._last_id
-                self._show(event)
-                if event.type == "state" and event.data.get("state") in FINAL_STATES:
-                    return event.data
+            with closing(self._client.events(self._run_id, self._last_id)) as events:
+                for event in events:
+                    self.moved = True
+                    self._last_id = event.id or self._last_id
+                    self._show(event)
+                    if event.type == "state" and event.data.get("state") in FINAL_STATES:
+                        return event.data
         except (EngineUnreachable, Denied):
             raise
         except GptTraderError as error:
@@ -172,7 +173,7 @@ def interrupt_deferred() -> Iterator[None]:
 
 
 def _message(run: Json) -> str:
-    return str(run.get("message") or run.get("state_message") or "")
+    return str(run.get("message") or "")
 
 
 def _error(run: Json) -> dict[str, Any]:

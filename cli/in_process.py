@@ -28,18 +28,18 @@ def run_in_process(name: str, prepared: Prepared) -> Json:
     Raises:
         RunFailed: the flow ended without a result; with `--verbose` its own exception follows as the cause.
     """
-    client = connect()
-    prepared.register(client)
-    _use_engine()
-    say("loading the flow: this takes some seconds, the warm worker has done it before")
-    module, _, function = SLICES[name].flow.rpartition(".")
-    flow: Any = getattr(import_module(module), function)
-    state = flow(prepared.request, return_state=True)
-    run_id = str(state.state_details.flow_run_id)
-    if current().verbose and not state.is_completed():
-        state.result(raise_on_failure=True)
-    demand_completed(run_id, {"state": str(state.type.value), "message": state.message})
-    return client.result(run_id)
+    with connect() as client:
+        prepared.register(client)
+        _use_engine()
+        say("loading the flow: this takes some seconds, the warm worker has done it before")
+        module, _, function = SLICES[name].flow.rpartition(".")
+        flow: Any = getattr(import_module(module), function)
+        state = flow(prepared.request, return_state=True)
+        run_id = str(state.state_details.flow_run_id)
+        if current().verbose and not state.is_completed():
+            state.result(raise_on_failure=True)
+        demand_completed(run_id, {"state": str(state.type.value), "message": state.message})
+        return client.result(run_id)
 
 
 def _use_engine() -> None:

@@ -93,7 +93,7 @@ def _ask_params(
 
 def _until_valid(console: Console, label: str, default: str, check: Callable[[str], object]) -> str | None:
     while True:
-        answer = console.input(f"{label} [{default}]: ").strip()
+        answer = console.input(f"{label} [{default}]: ", markup=False).strip()
         if not answer and default not in ("", "none"):
             return default if label in ("symbol", "strategy") else None
         if not answer:
@@ -147,7 +147,8 @@ def _symbols_hint() -> str:
     with suppress(GptTraderError):
         client = running()
         if client is not None:
-            names = [str(item["symbol"]) for item in client.symbols()]
+            with client:
+                names = [str(item["symbol"]) for item in client.symbols()]
             return (
                 f"in the lake: {', '.join(names[:20])}"
                 if names

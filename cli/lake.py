@@ -29,16 +29,27 @@ def ingest_bars(values: Mapping[str, Any]) -> None:
             raise NotFound(f"file {path} does not exist")
         given["file"] = str(path)
     prepared = prepare(DataRequest, given)
-    client = connect()
     route = SLICES["data"].route
-    started = start(prepared, lambda server, body: server.submit(route, body), client)
-    show_result(finish(client, started, "data ingest"), prefect_link=started.links.get("prefect"))
+    with connect() as client:
+        started = start(prepared, lambda server, body: server.submit(route, body), client)
+        result = finish(client, started, "data ingest")
+    show_result(result, prefect_link=started.links.get("prefect_ui"))
 
 
 def show_symbols() -> None:
-    """List the lake's symbols."""
-    items = connect().symbols()
-    columns = {"symbol": "symbol", "timeframe": "bar", "start": "start", "end": "end", "bars": "bars"}
+    """List the lake's symbols, then those that the default source could bring."""
+    with connect() as client:
+        items = client.symbols()
+    columns = {
+        "symbol": "symbol",
+        "timeframe": "bar",
+        "stored": "in the lake",
+        "bars": "bars",
+        "start": "start",
+        "end": "end",
+        "source": "source",
+        "name": "name",
+    }
     listing(items, columns, empty="the lake is empty: gpt-trader data ingest --symbol AAPL")
 
 
@@ -52,14 +63,14 @@ def show_bars(
         raise Refused.of(Problem("symbol", symbol, str(error))) from None
     if timeframe not in TIMEFRAMES:
         raise UnknownName.among("timeframe", timeframe, list(TIMEFRAMES))
-    client = connect()
-    answer = client.bars(checked, timeframe=timeframe, start=start, end=end, as_of=as_of, limit=limit)
+    with connect() as client:
+        answer = client.bars(checked, timeframe=timeframe, start=start, end=end, as_of=as_of, limit=limit)
     rows = _rows(answer)
     headings: dict[str, str] = {name: name for name in _BAR_COLUMNS if rows and name in rows[0]}
     emit(answer, rows=lambda: rows, table=lambda: [grid(rows, headings) if rows else "no bars in this range"])
 
 
 def _rows(answer: Mapping[str, Any]) -> list[Json]:
-    columns: Mapping[str, Any] = answer.get("columns") or answer
+    columns: Mapping[str, Any] = answer["columns"]
     present = [name for name in _BAR_COLUMNS if isinstance(columns.get(name), list)]
     return [dict(zip(present, bar, strict=True)) for bar in zip(*(columns[n] for n in present), strict=True)]

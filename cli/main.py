@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 from cli.failures import report
 from cli.options import foreseen, hoisted, use
+from cli.render import ReaderGone
 
 
 def app(argv: Sequence[str] | None = None) -> int:
@@ -16,7 +17,7 @@ def app(argv: Sequence[str] | None = None) -> int:
     use(foreseen(args))
     try:
         return _run(args)
-    except BrokenPipeError:
+    except ReaderGone:
         return _reader_gone()
     except SystemExit as stop:  # completion scripts end this way
         return stop.code if isinstance(stop.code, int) else int(stop.code is not None)
@@ -29,13 +30,13 @@ def _run(args: list[str]) -> int:
 
     from cli.tree import build
 
-    returned = typer.main.get_command(build()).main(args=args, prog_name="gpt-trader", standalone_mode=False)
-    sys.stdout.flush()
+    command = typer.main.get_command(build())
+    returned = command.main(args=args, prog_name="gpt-trader", standalone_mode=False)
     return returned if isinstance(returned, int) else 0
 
 
 def _reader_gone() -> int:
-    """Whoever read our output has closed it (`| head`): that is no failure, and nothing more is to be written."""
+    """End quietly: this is no failure, and what Python still holds back is not to be written either."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return 0
 

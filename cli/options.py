@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass
 from enum import StrEnum
+from itertools import pairwise
 from typing import Final
 
 
@@ -82,7 +83,7 @@ def foreseen(args: Sequence[str]) -> Options:
     An error of the parser itself must already be reported in the format that was asked for.
     """
     asked = os.environ.get("GPT_TRADER_OUTPUT", "")
-    for word, following in zip(args, [*args[1:], ""], strict=True):
+    for word, following in pairwise([*args, ""]):
         if word == "--output":
             asked = following
         elif word.startswith("--output="):

@@ -23,7 +23,9 @@ def _tree(root: type[GptTraderError]) -> Iterator[type[GptTraderError]]:
         yield from _tree(branch)
 
 
-_BY_TYPE: Final = {found.type: found for found in _tree(errors.GptTraderError)}
+_BY_TYPE: Final = {
+    found.type: found for found in _tree(GptTraderError) if found.__module__ == errors.__name__
+}
 _BY_STATUS: Final[Mapping[int, type[GptTraderError]]] = {
     400: Refused,
     401: Denied,

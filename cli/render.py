@@ -18,6 +18,10 @@ if TYPE_CHECKING:
 Row = Mapping[str, Any]
 
 
+class ReaderGone(Exception):
+    """Nobody reads our output any more. Not an OSError: Typer would end the program by itself, with code 1."""
+
+
 def emit(
     value: object,
     *,
@@ -132,9 +136,12 @@ def console() -> Console:
 
 
 def write(text: str) -> None:
-    """Write on stdout and flush, so that a reader that has gone is met here."""
-    sys.stdout.write(text)
-    sys.stdout.flush()
+    """Write on stdout; raise ReaderGone where whoever read it has closed it (`| head`)."""
+    try:
+        sys.stdout.write(text)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        raise ReaderGone from None
 
 
 def _columns() -> int | None:

@@ -20,34 +20,39 @@ if TYPE_CHECKING:
 def show_strategies() -> None:
     """List every strategy with its parameters."""
     if is_remote():
-        items = connect().strategies()
+        with connect() as client:
+            items = client.strategies()
     else:
         items = [described(name, registry.strategy_type(name)) for name in registry.strategy_names()]
-    columns = {"name": "strategy", "summary": "what it does", "defaults": "parameters"}
-    rows = [{**item, "defaults": _defaults(item)} for item in items]
-    listing(rows, columns, empty="no strategies", value=items)
+    columns = {"name": "strategy", "origin": "origin", "summary": "what it does"}
+    if not is_remote():
+        columns["defaults"] = "parameters"
+    listing(items, columns, empty="no strategies")
 
 
 def show_strategy(name: str) -> None:
     """Show one strategy, a parameter a row."""
     if user.is_file_reference(name):
         path, class_name = user.split_reference(name)
-        found = described(class_name, user.load_file(path.expanduser().absolute(), class_name))
+        found = described(class_name, user.load_file(path.expanduser().absolute(), class_name), "user")
     elif is_remote():
-        found = connect().strategy(name)
+        with connect() as client:
+            found = client.strategy(name)
     else:
         found = described(name, registry.strategy_type(name))
     rows = _parameter_rows(found)
     emit(found, table=lambda: _view(found, rows), rows=lambda: rows)
 
 
-def described(name: str, strategy: type[Strategy]) -> Json:
+def described(name: str, strategy: type[Strategy], origin: str | None = None) -> Json:
     """Return what there is to know of a strategy, in the shape of the API's answer."""
     schema = strategy.model_json_schema()
     schema.get("properties", {}).pop("direction", None)
+    origin = origin or ("built-in" if name.replace("-", "_") in registry.BUILT_IN else "plugin")
     return {
         "name": getattr(strategy, "name", "") or name,
         "summary": strategy.summary,
+        "origin": origin,
         "description": inspect.cleandoc(strategy.__doc__ or ""),
         "parameters": schema,
         "defaults": {
@@ -57,10 +62,6 @@ def described(name: str, strategy: type[Strategy]) -> Json:
         },
         "search_space": {field: list(tried) for field, tried in strategy.search_space.items()},
     }
-
-
-def _defaults(item: Mapping[str, Any]) -> str:
-    return shown(item.get("defaults") or {})
 
 
 def _parameter_rows(found: Mapping[str, Any]) -> list[Json]:

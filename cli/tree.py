@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from cli.commands import backtest, config, data, strategy, workflow
+from cli.commands import backtest, config, data, engine_commands, strategy, workflow
 from cli.options import Options, Output, use
 
 #: What one group of commands is called in `--help`.
@@ -36,12 +36,7 @@ def build() -> typer.Typer:
         group = typer.Typer(name=name, help=summary, no_args_is_help=True, rich_markup_mode=markup)
         module.register(group)
         app.add_typer(group)
-    try:
-        from cli.commands import engine_commands
-    except ImportError:
-        pass
-    else:
-        engine_commands.register(app)
+    engine_commands.register(app)
     return app
 
 

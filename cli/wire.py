@@ -9,7 +9,7 @@ from __future__ import annotations
 import http.client
 import json
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 from urllib.parse import urlencode, urlsplit
@@ -107,22 +107,24 @@ class Wire:
             sent["Content-Type"] = "application/json"
         repeatable = method == "GET" or "Idempotency-Key" in sent
         where = _with_query(path, query)
-        try:
-            response = self._exchange(method, where, payload, sent)
-            content = response.read()
-        except (http.client.HTTPException, OSError) as error:
-            self.close()
-            if not repeatable or isinstance(error, TimeoutError):
-                raise self._unreachable(error) from error
-            response = self._again(method, where, payload, sent)
-            content = response.read()
-        return _checked(response, content)
+        for attempt in (1, 2, 3):
+            try:
+                response = self._exchange(method, where, payload, sent)
+                return _checked(response, response.read())
+            except (http.client.HTTPException, OSError) as error:
+                self.close()
+                if not self._may_repeat(error, attempt, repeatable=repeatable):
+                    raise self._unreachable(error) from error
+        raise AssertionError("the third attempt is the last")
 
-    def stream(self, path: str, headers: Mapping[str, str]) -> Iterator[bytes]:
+    def stream(self, path: str, headers: Mapping[str, str]) -> Generator[bytes]:
         """Yield the lines of a streamed answer as they come; the stream's end or a cut ends the iteration."""
         self.close()  # an answer that is still open would be taken for this one
         try:
             response = self._exchange("GET", path, None, dict(headers))
+            if response.status == http.client.NO_CONTENT:  # everything has been told already
+                response.read()
+                return
             if response.status != http.client.OK:
                 raise error_of(response.status, response.headers, response.read())
             while line := response.readline():
@@ -150,17 +152,13 @@ class Wire:
         self._connection.request(method, prefix + path, payload, headers)
         return self._connection.getresponse()
 
-    def _again(
-        self, method: str, path: str, payload: bytes | None, headers: dict[str, str]
-    ) -> http.client.HTTPResponse:
-        if self._revive is not None:
+    def _may_repeat(self, error: Exception, attempt: int, *, repeatable: bool) -> bool:
+        """Decide about another attempt; where nobody listens, revive first (nothing was sent, so it is safe)."""
+        if isinstance(error, ConnectionRefusedError) and self._revive is not None:
             revive, self._revive = self._revive, None
             self.target = revive()
-        try:
-            return self._exchange(method, path, payload, headers)
-        except (http.client.HTTPException, OSError) as error:
-            self.close()
-            raise self._unreachable(error) from error
+            return True
+        return repeatable and attempt == 1 and not isinstance(error, TimeoutError)
 
     def _unreachable(self, error: Exception) -> EngineUnreachable:
         return EngineUnreachable(f"no answer from {self.target.url}: {_in_words(error, self.timeout)}")

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 from cli.client import FINAL_STATES, Client, Json
 from cli.connect import connect, is_remote
-from cli.follow import cancel_and_wait, demand_completed, follow
-from cli.options import say
+from cli.follow import cancel_and_wait, demand_completed
+from cli.follow import follow as follow_run
+from cli.options import current, say
 from cli.parameters import literal
 from cli.prepare import prepare_flat
 from cli.render import emit, grid, listing, pairs, shown, write
@@ -28,107 +30,108 @@ _RUN_ID: Final = re.compile(r"[0-9a-f]{8}-?([0-9a-f]{4}-?){3}[0-9a-f]{12}", re.I
 
 def show_workflows() -> None:
     """List the server's workflows."""
-    items = connect().workflows()
+    with connect() as client:
+        items = client.workflows()
     listing(items, {"name": "workflow", "summary": "what it does"}, empty="no workflows")
 
 
 def show_run_or_workflow(name: str) -> None:
     """Show a run by its id, or a workflow by its name."""
-    client = connect()
-    if _RUN_ID.fullmatch(name):
-        run = client.run(name)
-        emit(run, table=lambda: [pairs(_run_facts(run))])
-        return
-    workflow = _workflow(client, name)
+    with connect() as client:
+        if _RUN_ID.fullmatch(name):
+            run = client.run(name)
+            emit(run, table=lambda: [pairs(_run_facts(run))])
+            return
+        workflow = _workflow(client, name)
     fields = _fields(workflow)
     emit(workflow, table=lambda: _workflow_view(workflow, fields), rows=lambda: fields)
 
 
 def run_workflow(name: str, given: Mapping[str, str], *, follow: bool) -> None:
     """Start a run of a workflow from flat parameters; with `follow`, wait for its result."""
-    slice_name = name.replace("-", "_")
-    if slice_name not in SLICES and not is_remote():
+    row = SLICES.get(name.replace("-", "_"))
+    if row is None and not is_remote():
         raise UnknownName.among("workflow", name, list(SLICES))
-    if slice_name in SLICES:
-        prepared = prepare_flat(SLICES[slice_name].request_type(), given)
-        client = connect()
-        started = start(prepared, lambda server, body: server.start_workflow(name, body), client)
-    else:  # the server may know more workflows than we do; it checks what we cannot
-        client = connect()
-        started = client.start_workflow(name, {field: literal(value) for field, value in given.items()})
-    if follow:
-        show_result(finish(client, started, name), prefect_link=started.links.get("prefect"))
+    prepared = prepare_flat(row.request_type(), given) if row else None
+    with connect() as client:
+        if prepared:
+            started = start(prepared, lambda server, body: server.start_workflow(name, body), client)
+        else:  # a remote server may know more workflows than we do: it checks what we cannot
+            body = {field: literal(value) for field, value in given.items()}
+            started = client.start_workflow(name, body)
+        result = finish(client, started, name) if follow else None
+    if result is not None:
+        show_result(result, prefect_link=started.links.get("prefect_ui"))
         return
     facts = started.as_dict()
-    emit(facts, table=lambda: [pairs({k: v for k, v in facts.items() if k != "links"} | dict(started.links))])
+    plain = {field: value for field, value in facts.items() if field != "links"}
+    emit(facts, table=lambda: [pairs(plain | dict(started.links))])
 
 
 def show_runs(*, name: str | None, state: str | None, tag: str | None, limit: int) -> None:
     """List runs, newest first."""
-    if state is not None:
-        state = state.upper()
-    items = connect().runs(name=name, state=state, tag=tag, limit=limit)
+    with connect() as client:
+        items = client.runs(name=name, state=state.upper() if state else None, tag=tag, limit=limit)
     columns = {"run_id": "run", "flow": "workflow", "state": "state", "created_at": "created", "tags": "tags"}
     listing(items, columns, empty="no runs yet")
 
 
 def show_logs(run_id: str, *, follow: bool) -> None:
-    """Write a run's log, and with `follow` its new lines until it has ended."""
-    from cli.options import current
-
-    client = connect()
-    if not follow:
+    """Write a run's log, or with `follow` its lines as they come until it has ended."""
+    with connect() as client:
+        if follow:
+            _follow_logs(client, run_id)
+            return
         lines = client.logs(run_id)
-        emit(lines, table=lambda: [_log_line(line) for line in lines] or ["the run has logged nothing"])
-        return
-    _follow_logs(client, run_id, machine=current().machine)
+    emit(lines, table=lambda: [_log_line(line) for line in lines] or ["the run has logged nothing"])
 
 
-def _follow_logs(client: Client, run_id: str, *, machine: bool) -> None:
-    import json
+def _follow_logs(client: Client, run_id: str) -> None:
+    machine = current().machine
 
     def show(event: Event) -> None:
+        # A stream has no end to close a list with: with any machine format it is one JSON object a line.
         if event.type == "log":
-            # A stream has no end to close a list with: one JSON object a line, whatever machine format was asked for.
             write((json.dumps(event.data, ensure_ascii=False) if machine else _log_line(event.data)) + "\n")
 
-    final = follow(client, run_id, show)
+    final = follow_run(client, run_id, show)
     say(f"run {run_id} ended {final.get('state')}")
 
 
 def cancel_run(run_id: str, *, wait: bool) -> None:
-    """Cancel a run; with `wait`, until it has stopped."""
-    client = connect()
-    state = str(client.run(run_id).get("state", ""))
-    if state in FINAL_STATES:
-        raise Conflict(f"run {run_id} has ended already: {state}")
-    state = cancel_and_wait(client, run_id) if wait else str(client.cancel(run_id).get("state", "CANCELLING"))
-    facts = {"run_id": run_id, "state": state}
-    emit(facts, table=lambda: [f"run {run_id}: {state}"])
+    """Cancel a run; with `wait`, until it has stopped.
+
+    Raises:
+        Conflict: it had ended already.
+        RunFailed: it has not stopped in time, or ended otherwise meanwhile.
+    """
+    with connect() as client:
+        state = cancel_and_wait(client, run_id) if wait else str(client.cancel(run_id).get("state"))
+    emit({"run_id": run_id, "state": state}, table=lambda: [f"run {run_id}: {state}"])
     if wait and state != "CANCELLED":
-        raise RunFailed(f"run {run_id} was not cancelled in time: it is {state}")
+        raise RunFailed(f"run {run_id} was not cancelled: it is {state}")
 
 
 def show_run_result(run_id: str) -> None:
     """Write what a run found; raise RunFailed where it ended without a result, Conflict where it still goes on."""
-    client = connect()
-    run = client.run(run_id)
-    state = str(run.get("state", ""))
-    if state not in FINAL_STATES:
-        raise Conflict(
-            f"run {run_id} is {state}: it has no result yet; gpt-trader workflow logs {run_id} --follow"
-        )
-    demand_completed(run_id, run)
-    show_result(client.result(run_id), prefect_link=(run.get("links") or {}).get("prefect"))
+    with connect() as client:
+        run = client.run(run_id)
+        state = str(run.get("state", ""))
+        if state not in FINAL_STATES:
+            hint = f"gpt-trader workflow logs {run_id} --follow"
+            raise Conflict(f"run {run_id} is {state}: it has no result yet; {hint}")
+        demand_completed(run_id, run)
+        result = client.result(run_id)
+    show_result(result, prefect_link=(run.get("links") or {}).get("prefect_ui"))
 
 
 def reproduce_run(run_id: str) -> None:
     """Run a run's request again on its snapshot; raise RunFailed where the result hash is another."""
-    client = connect()
-    original = client.result(run_id)
-    started = client.reproduce(run_id)
-    result = finish(client, started, "reproduce")
-    show_result(result, prefect_link=started.links.get("prefect"))
+    with connect() as client:
+        original = client.result(run_id)
+        started = client.reproduce(run_id)
+        result = finish(client, started, "reproduce")
+    show_result(result, prefect_link=started.links.get("prefect_ui"))
     before, after = original.get("result_hash"), result.get("result_hash")
     if before != after:
         raise RunFailed(f"the result differs: {run_id} had {before}, {started.run_id} has {after}")
@@ -151,9 +154,7 @@ def _workflow_view(workflow: Mapping[str, Any], fields: list[Json]) -> Iterable[
 
 def _fields(workflow: Mapping[str, Any]) -> list[Json]:
     """Return the fields of a workflow's JSON schema as rows."""
-    schema: Mapping[str, Any] = next(
-        (workflow[key] for key in ("parameters", "request_schema", "schema") if key in workflow), {}
-    )
+    schema: Mapping[str, Any] = workflow.get("request_schema") or {}
     required = schema.get("required", [])
     return [
         {

@@ -69,39 +69,40 @@ def backtest(
         ),
     ] = None,
     capital: Annotated[
-        float | None,
+        str | None,
         typer.Option(metavar="CASH", help="Initial cash (default: 10000).", rich_help_panel=_COSTS),
     ] = None,
     commission: Annotated[
-        float | None,
+        str | None,
         typer.Option(
             metavar="FRACTION", help="Of an order's notional (default: 0.001).", rich_help_panel=_COSTS
         ),
     ] = None,
     slippage: Annotated[
-        float | None,
+        str | None,
         typer.Option(metavar="FRACTION", help="Of the fill price (default: 0.0005).", rich_help_panel=_COSTS),
     ] = None,
     size: Annotated[
-        float | None,
+        str | None,
         typer.Option(
             metavar="FRACTION", help="Of equity put into a position (default: 1).", rich_help_panel=_COSTS
         ),
     ] = None,
     stop_loss: Annotated[
-        float | None,
+        str | None,
         typer.Option(
             metavar="FRACTION", help="Out at this loss from the fill price.", rich_help_panel=_COSTS
         ),
     ] = None,
     take_profit: Annotated[
-        float | None,
+        str | None,
         typer.Option(
             metavar="FRACTION", help="Out at this gain from the fill price.", rich_help_panel=_COSTS
         ),
     ] = None,
     seed: Annotated[
-        int | None, typer.Option(help="Seed of anything random (default: 0).", rich_help_panel=_RUN)
+        str | None,
+        typer.Option(metavar="N", help="Seed of anything random (default: 0).", rich_help_panel=_RUN),
     ] = None,
     no_report: Annotated[
         bool, typer.Option("--no-report", help="Write no HTML report and no picture.", rich_help_panel=_RUN)

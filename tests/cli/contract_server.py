@@ -1,0 +1,382 @@
+"""A real HTTP server on loopback that speaks the contract of the API (docs/architecture.md), with fault switches.
+
+It checks requests with the program's own models, keeps runs and their events by `epoch:offset`, and streams them
+as server-sent events. What a run does depends on its symbol: `FAIL` fails, `SLOW` runs until it is cancelled,
+`STUCK` cannot be cancelled, anything else completes.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+from urllib.parse import parse_qs, unquote, urlsplit
+
+from gpt_trader.errors import Conflict, Denied, GptTraderError, NotFound, Problem, Refused
+from gpt_trader.requests import BacktestRequest, DataRequest
+from gpt_trader.slices import SLICES
+from gpt_trader.validation import validated
+
+KEY = "gtk_a-key-of-the-tests"
+METRICS: dict[str, Any] = {
+    "total_return": 0.5,
+    "annualized_return": 0.1,
+    "annualized_volatility": 0.2,
+    "sharpe": 0.75,
+    "sortino": 1.1,
+    "calmar": None,
+    "max_drawdown": -0.25,
+    "win_rate": 0.5,
+    "profit_factor": 1.25,
+    "trades": 42,
+    "exposure": 0.61,
+    "final_equity": 15000.0,
+    "benchmark_return": 0.9,
+}
+
+
+@dataclass
+class Run:
+    """One run and what has been told of it."""
+
+    id: str
+    flow: str
+    request: dict[str, Any]
+    state: str = "SCHEDULED"
+    message: str | None = None
+    events: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
+
+    def tell(self, kind: str, **values: Any) -> None:
+        self.events.append((kind, values))
+        if kind == "state":
+            self.state, self.message = values["state"], values.get("message")
+
+
+@dataclass
+class Contract:
+    """The server's memory, its fault switches, and a record of what was asked of it."""
+
+    key: str = KEY
+    runs: dict[str, Run] = field(default_factory=dict)
+    by_key: dict[str, str] = field(default_factory=dict)
+    strategies: dict[str, str] = field(default_factory=dict)
+    asked: list[tuple[str, str]] = field(default_factory=list)
+    bodies: list[Any] = field(default_factory=list)
+    resumed_after: list[str | None] = field(default_factory=list)
+    #: Cut the event stream after so many events, once for each entry.
+    cuts: list[int] = field(default_factory=list)
+    #: Drop the connection after a run was accepted, before the answer, so many times.
+    lost_answers: int = 0
+    #: Answer 404 to the event stream: an older server.
+    without_stream: bool = False
+    changed: threading.Condition = field(default_factory=threading.Condition)
+    url: str = ""
+
+    def start(self, flow: str, body: dict[str, Any], key: str) -> Run:
+        request = validated(SLICES[flow].request_type(), body)
+        with self.changed:
+            if key in self.by_key:
+                return self.runs[self.by_key[key]]
+            run = Run(str(uuid.uuid4()), flow, request.model_dump(mode="json"))
+            self.by_key[key] = run.id
+            self.runs[run.id] = run
+            self._play(run, request)
+            self.changed.notify_all()
+        return run
+
+    def cancel(self, run: Run) -> None:
+        with self.changed:
+            if run.state in ("COMPLETED", "FAILED", "CANCELLED"):
+                raise Conflict(f"run {run.id} has ended already: it is {run.state}")
+            run.tell("state", state="CANCELLING", name="Cancelling", message=None)
+            if run.request.get("symbol") != "STUCK":
+                run.tell("state", state="CANCELLED", name="Cancelled", message="cancelled by local")
+            self.changed.notify_all()
+
+    @staticmethod
+    def _play(run: Run, request: Any) -> None:
+        run.tell("state", state="PENDING", name="Pending", message=None)
+        run.tell("state", state="RUNNING", name="Running", message=None)
+        run.tell("log", level="INFO", message="reading bars")
+        run.tell("progress", stage="bars", done=0, total=4, message=None)
+        symbol = getattr(request, "symbol", "")
+        if symbol in ("SLOW", "STUCK"):
+            return
+        if symbol == "FAIL":
+            run.tell("log", level="ERROR", message="no bars of FAIL")
+            run.tell(
+                "state",
+                state="FAILED",
+                name="Failed",
+                message="symbol: 'FAIL' is not known; allowed: AAPL, MSFT",
+            )
+            return
+        run.tell("progress", stage="done", done=4, total=4, message=None)
+        run.tell("result", result_hash="f" * 64, metrics=METRICS)
+        run.tell("state", state="COMPLETED", name="Completed", message=None)
+
+
+class Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    contract: Contract
+
+    def log_message(self, *args: Any) -> None:
+        """Stay silent: stderr belongs to the tests."""
+
+    def do_GET(self) -> None:
+        self._serve()
+
+    def do_POST(self) -> None:
+        self._serve()
+
+    def _serve(self) -> None:
+        parts = urlsplit(self.path)
+        self.contract.asked.append((self.command, self.path))
+        length = int(self.headers.get("Content-Length") or 0)
+        raw = self.rfile.read(length)
+        try:
+            if self.headers.get("Authorization") != f"Bearer {self.contract.key}":
+                raise _unauthenticated()
+            body = json.loads(raw) if raw else None
+            self.contract.bodies.append(body)
+            path = [unquote(part) for part in parts.path.removeprefix("/api/v1/").split("/")]
+            self._route(path, parse_qs(parts.query), body)
+        except GptTraderError as error:
+            self._problem(error)
+
+    def _route(self, path: list[str], query: dict[str, list[str]], body: Any) -> None:
+        match (self.command, *path):
+            case ("POST", "strategies", "backtest"):
+                self._start("backtest", body)
+            case ("POST", "market", "ingest"):
+                self._start("data", body)
+            case ("POST", "workflows", name, "runs"):
+                self._start(name, body)
+            case ("POST", "strategies"):
+                self.contract.strategies[body["filename"]] = body["source"]
+                self._json(201, {"filename": body["filename"]})
+            case ("GET", "workflows"):
+                self._json(200, _listing([_workflow(name) for name in SLICES]))
+            case ("GET", "workflows", "runs"):
+                self._runs(query)
+            case ("GET", "workflows", "runs", run_id):
+                self._json(200, self._view(self._run(run_id)))
+            case ("GET", "workflows", "runs", run_id, "events"):
+                self._events(self._run(run_id))
+            case ("GET", "workflows", "runs", run_id, "result"):
+                self._json(200, _result(self._run(run_id)))
+            case ("GET", "workflows", "runs", run_id, "logs"):
+                lines = [values for kind, values in self._run(run_id).events if kind == "log"]
+                self._json(200, _listing([{"at": "2026-01-02T03:04:05Z", **line} for line in lines]))
+            case ("POST", "workflows", "runs", run_id, "cancel"):
+                run = self._run(run_id)
+                self.contract.cancel(run)
+                self._json(202, self._view(run))
+            case ("POST", "workflows", "runs", run_id, "reproduce"):
+                before = self._run(run_id)
+                self._start(before.flow, before.request)
+            case ("GET", "workflows", name):
+                if name not in SLICES:
+                    raise NotFound(f"no workflow {name}")
+                self._json(200, _workflow(name))
+            case ("GET", "market", "symbols"):
+                self._json(200, _listing([_symbol("AAPL", 2), _symbol("MSFT", 0)]))
+            case ("GET", "market", "bars", symbol):
+                self._bars(symbol)
+            case ("GET", "strategies"):
+                self._json(200, _listing([{"name": "theirs", "summary": "a plugin", "origin": "plugin"}]))
+            case _:
+                raise NotFound(f"{self.command} {self.path} does not exist")
+
+    def _start(self, flow: str, body: Any) -> None:
+        key = self.headers.get("Idempotency-Key")
+        if not key:
+            raise Refused.of(Problem("Idempotency-Key", None, "is missing"))
+        if flow not in SLICES:
+            raise NotFound(f"no workflow {flow}")
+        run = self.contract.start(flow, body, key)
+        if self.contract.lost_answers:
+            self.contract.lost_answers -= 1
+            self.close_connection = True
+            self.connection.close()
+            return
+        accepted = {"run_id": run.id, "flow": flow, "state": "SCHEDULED", "links": self._links(run)}
+        self._json(202, accepted, Location=self._links(run)["self"])
+
+    def _runs(self, query: dict[str, list[str]]) -> None:
+        runs = list(self.contract.runs.values())[::-1]
+        states = query.get("state")
+        found = [self._view(run) for run in runs if not states or run.state in states]
+        first = int(query.get("cursor", ["0"])[0])
+        page = found[first : first + 2]
+        more = str(first + 2) if first + 2 < len(found) else None
+        self._json(200, {"items": page, "next_cursor": more})
+
+    def _bars(self, symbol: str) -> None:
+        if symbol != "AAPL":
+            raise NotFound(f"no bars of {symbol}")
+        columns = {"time": ["2005-01-03T00:00:00Z", "2005-01-04T00:00:00Z"]}
+        columns |= {name: [1.0, 2.0] for name in ("open", "high", "low", "close", "volume")}
+        self._json(
+            200, {"symbol": symbol, "timeframe": "1d", "bars": 2, "truncated": False, "columns": columns}
+        )
+
+    def _events(self, run: Run) -> None:
+        if self.contract.without_stream:
+            raise NotFound("GET …/events does not exist")
+        last = self.headers.get("Last-Event-ID")
+        self.contract.resumed_after.append(last)
+        offset = int(last.rpartition(":")[2]) if last else 0
+        if offset == len(run.events) and run.state in ("COMPLETED", "FAILED", "CANCELLED"):
+            self.send_response(204)
+            self.end_headers()
+            return
+        self.send_response(200)
+        self.send_header("Content-Type", "text/event-stream")
+        self.send_header("Transfer-Encoding", "chunked")
+        self.end_headers()
+        cut = self.contract.cuts.pop(0) if self.contract.cuts else None
+        while True:
+            with self.contract.changed:
+                self.contract.changed.wait_for(lambda after=offset: len(run.events) > after, timeout=20)
+                kind, values = run.events[offset]
+            offset += 1
+            self._chunk(
+                f"id: epoch:{offset}\nevent: {kind}\ndata: {json.dumps(values)}\n\n: heartbeat\n\n".encode()
+            )
+            if cut is not None and (cut := cut - 1) == 0:
+                self.close_connection = True
+                return
+            if kind == "state" and values["state"] in ("COMPLETED", "FAILED", "CANCELLED"):
+                self._chunk(b"")
+                return
+
+    def _chunk(self, content: bytes) -> None:
+        self.wfile.write(f"{len(content):x}\r\n".encode() + content + b"\r\n")
+
+    def _run(self, run_id: str) -> Run:
+        if run_id not in self.contract.runs:
+            raise NotFound(f"no run {run_id}")
+        return self.contract.runs[run_id]
+
+    def _view(self, run: Run) -> dict[str, Any]:
+        return {
+            "run_id": run.id,
+            "name": run.flow,
+            "flow": run.flow,
+            "state": run.state,
+            "message": run.message,
+            "owner": "local",
+            "tags": ["owner:local"],
+            "request": run.request,
+            "created_at": "2026-01-02T03:04:05Z",
+            "links": self._links(run),
+        }
+
+    def _links(self, run: Run) -> dict[str, str]:
+        here = f"{self.contract.url}/api/v1/workflows/runs/{run.id}"
+        parts = ("events", "result", "report", "logs", "cancel")
+        prefect = f"http://127.0.0.1:4200/runs/flow-run/{run.id}"
+        return {"self": here, "prefect_ui": prefect} | {part: f"{here}/{part}" for part in parts}
+
+    def _json(self, status: int, value: Any, **headers: str) -> None:
+        content = json.dumps(value).encode()
+        self.send_response(status)
+        self.send_header("Content-Type", "application/json" if status < 400 else "application/problem+json")
+        self.send_header("Content-Length", str(len(content)))
+        for name, header in headers.items():
+            self.send_header(name, header)
+        self.end_headers()
+        self.wfile.write(content)
+
+    def _problem(self, error: GptTraderError) -> None:
+        document = {
+            "type": f"urn:gpt-trader:problem:{error.type}",
+            "title": error.title,
+            "status": error.http_status,
+            "detail": error.detail,
+            "request_id": "req-1",
+            "errors": [problem.as_dict() for problem in error.problems],
+        }
+        self._json(error.http_status, document)
+
+
+class _Unauthenticated(Denied):
+    type = "unauthenticated"
+    http_status = 401
+
+
+def _unauthenticated() -> GptTraderError:
+    return _Unauthenticated("nobody knows this key")
+
+
+def _listing(items: list[Any]) -> dict[str, Any]:
+    return {"items": items, "next_cursor": None}
+
+
+def _symbol(symbol: str, bars: int) -> dict[str, Any]:
+    return {
+        "symbol": symbol,
+        "name": "",
+        "timeframe": "1d",
+        "stored": bars > 0,
+        "source": "sample",
+        "bars": bars,
+    }
+
+
+def _workflow(name: str) -> dict[str, Any]:
+    row = SLICES[name]
+    model = BacktestRequest if name == "backtest" else DataRequest
+    return {
+        "name": name,
+        "summary": row.summary,
+        "route": row.route,
+        "command": row.command,
+        "request_schema": model.model_json_schema(),
+    }
+
+
+def _result(run: Run) -> dict[str, Any]:
+    if run.state != "COMPLETED":
+        raise Conflict(f"run {run.id} is {run.state}")
+    if run.flow == "data":
+        symbols = [{"symbol": symbol, "bars": 2} for symbol in run.request["symbols"]]
+        return {"run_id": run.id, "flow": "data", "state": run.state, "snapshot_id": "s1", "symbols": symbols}
+    return {
+        "run_id": run.id,
+        "flow": run.flow,
+        "state": run.state,
+        "symbol": run.request["symbol"],
+        "strategy": run.request["strategy"],
+        "params": run.request["params"],
+        "snapshot_id": "s1",
+        "result_hash": "f" * 64,
+        "start": "2005-01-03T00:00:00Z",
+        "end": "2012-12-31T00:00:00Z",
+        "bars": 2013,
+        "metrics": METRICS,
+        "artifacts": {"report": "/runs/report.html", "equity": "/runs/equity.parquet", "trades": None},
+    }
+
+
+@contextmanager
+def serving(contract: Contract) -> Iterator[Contract]:
+    """Serve the contract on a free port of loopback."""
+    handler = type("BoundHandler", (Handler,), {"contract": contract})
+    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    server.daemon_threads = True
+    contract.url = f"http://127.0.0.1:{server.server_port}"
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
+    thread.start()
+    try:
+        yield contract
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join(5)
