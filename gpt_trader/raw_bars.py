@@ -33,6 +33,8 @@ VALUES: Final = ("open", "high", "low", "close", "volume", "factor")
 
 _EARLIEST: Final = np.datetime64("1900-01-01", "us")
 _LATEST: Final = np.datetime64("2200-01-01", "us")
+#: Below it floats lose digits, and with them high ≥ low.
+_TINY: Final = np.finfo(np.float64).tiny
 
 
 @dataclass(frozen=True, eq=False)
@@ -193,7 +195,7 @@ def _faults(raw: RawBars, timeframe: str) -> tuple[NDArray[np.int8], tuple[str, 
         ("volume is not a finite number", ~np.isfinite(raw.volume)),
         ("volume is negative", raw.volume < 0),
         ("adjustment factor is not a finite number above zero", ~np.isfinite(raw.factor) | (raw.factor <= 0)),
-        ("adjusted price is not a finite number above zero", ~np.isfinite(largest) | ~(smallest > 0)),
+        ("adjusted price is not a finite number above zero", ~np.isfinite(largest) | ~(smallest >= _TINY)),
     ]
     if TIMEFRAMES[timeframe] >= timedelta(days=1):
         off_midnight = raw.time != raw.time.astype("datetime64[D]")

@@ -20,7 +20,8 @@ from gpt_trader.errors import Conflict, GptTraderError
 def write_file(path: Path, content: bytes, *, temporary: Path, crash_point: Callable[[], None]) -> None:
     """Put `content` at `path` durably; a crash leaves what was there before, and at most a file in `temporary`.
 
-    `temporary` is a folder of the same file system; `crash_point` is called between writing and renaming.
+    `temporary` is a folder of the same file system; `crash_point` is called between writing and renaming. The file
+    may be read only: it is replaced as a whole, never changed.
     Raises OSError (disk full, no permission); nothing is at `path` then that was not there before.
     """
     make_folder(temporary)
@@ -30,6 +31,7 @@ def write_file(path: Path, content: bytes, *, temporary: Path, crash_point: Call
         with unfinished.open("wb") as file:
             file.write(content)
             file.flush()
+            os.fchmod(file.fileno(), 0o444)
             os.fsync(file.fileno())
         crash_point()
         unfinished.replace(path)

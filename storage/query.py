@@ -22,14 +22,22 @@ import duckdb
 import pyarrow as pa
 
 from gpt_trader.errors import Problem, Refused
-from gpt_trader.instruments import TIMEFRAMES
+from gpt_trader.instruments import TIMEFRAMES, Instrument
 from storage.lake import Lake, Version
 from storage.manifest import Entry
 
 DEFAULT_LIMIT: Final = 10_000
 DEFAULT_TIMEOUT_SECONDS: Final = 30.0
 _MAX_SQL: Final = 100_000
-_READS: Final = (duckdb.StatementType.SELECT, duckdb.StatementType.EXPLAIN)
+
+#: Columns of `series` and `instruments` that are no text.
+_TYPES: Final = {
+    "rows": pa.int64(),
+    "bars_a_year": pa.float64(),
+    "session_minutes": pa.float64(),
+    "fractional": pa.bool_(),
+    "shortable": pa.bool_(),
+}
 
 #: Set in this order on every connection; the last one makes them final.
 _SETTINGS: Final = (
@@ -56,7 +64,8 @@ _VIEW: Final = """
 def connect(lake: Lake, snapshot: Version = None) -> Iterator[duckdb.DuckDBPyConnection]:
     """Give a connection whose views show one snapshot; closed at the end.
 
-    For SQL of our own: a user's goes through `query`. Every file is checked against the manifest's sha256 first
+    For SQL of our own: a user's goes through `query`, because what may be read here may be written over by COPY.
+    Every file is checked against the manifest's sha256 first
     (CorruptLake). Raises NotFound or Refused for a snapshot that there is not.
     """
     entries = lake.entries(snapshot)
@@ -82,7 +91,7 @@ def query(
     *,
     snapshot: Version = None,
     limit: int = DEFAULT_LIMIT,
-    timeout: float = DEFAULT_TIMEOUT_SECONDS,  # noqa: ASYNC109 - not async: DuckDB is interrupted from a timer
+    timeout: float = DEFAULT_TIMEOUT_SECONDS,
 ) -> pa.Table:
     """Run one SELECT of a user and return at most `limit` rows.
 
@@ -97,7 +106,7 @@ def query(
         timer = threading.Timer(timeout, connection.interrupt)
         timer.start()
         try:
-            reader = connection.execute(statement).to_arrow_reader(min(limit + 1, 100_000))
+            reader = connection.sql(statement).to_arrow_reader(min(limit + 1, 100_000))
             return _first_rows(reader, limit)
         except duckdb.InterruptException:
             raise Refused.of(Problem("sql", sql, f"took longer than {timeout:g} s: narrow it down")) from None
@@ -116,7 +125,8 @@ def _one_reading_statement(connection: duckdb.DuckDBPyConnection, sql: str) -> d
         raise _failed(connection, sql, error) from None
     if len(statements) != 1:
         raise Refused.of(Problem("sql", sql, f"give one statement, not {len(statements)}"))
-    if statements[0].type not in _READS:
+    # Not even EXPLAIN: EXPLAIN ANALYZE COPY … TO a file of the lake would write it.
+    if statements[0].type != duckdb.StatementType.SELECT:
         kind = statements[0].type.name
         raise Refused.of(
             Problem("sql", sql, f"{kind} is not a query: the lake is read-only", allowed="SELECT")
@@ -138,22 +148,20 @@ def _first_rows(reader: pa.RecordBatchReader, limit: int) -> pa.Table:
 def _describe(
     connection: duckdb.DuckDBPyConnection, lake: Lake, entries: list[Entry], snapshot: Version
 ) -> None:
-    """Make the small tables; done before the connection is locked, as registering needs no file."""
-    connection.execute(
-        "CREATE TABLE series (symbol VARCHAR, timeframe VARCHAR, source VARCHAR, rows BIGINT, "
-        "first TIMESTAMPTZ, last TIMESTAMPTZ)"
-    )
-    connection.execute(
-        "CREATE TABLE instruments (symbol VARCHAR, venue VARCHAR, calendar VARCHAR, bars_a_year DOUBLE, "
-        "session_minutes DOUBLE, currency VARCHAR, tick VARCHAR, lot VARCHAR, multiplier VARCHAR, "
-        "fractional BOOLEAN, shortable BOOLEAN, name VARCHAR)"
-    )
-    series = [(e.symbol, e.timeframe, e.source, e.rows, e.first, e.last) for e in entries]
-    facts = [tuple(i.model_dump(mode="json").values()) for i in lake.instruments(snapshot)]
-    for table, values in (("series", series), ("instruments", facts)):
-        if values:
-            marks = ", ".join("?" * len(values[0]))
-            connection.executemany(f"INSERT INTO {table} VALUES ({marks})", values)  # noqa: S608 - names of ours
+    """Make the small tables `series` and `instruments`; before the connection is locked."""
+    facts = [i.model_dump(mode="json") for i in lake.instruments(snapshot)]
+    instruments = {name: [fact[name] for fact in facts] for name in Instrument.model_fields}
+    series = {
+        name: [getattr(entry, name) for entry in entries]
+        for name in ("symbol", "timeframe", "source", "rows", "first", "last")
+    }
+    for table, columns in (("series", series), ("instruments", instruments)):
+        typed = {name: pa.array(values, _TYPES.get(name, pa.string())) for name, values in columns.items()}
+        connection.register("given", pa.table(typed))
+        connection.execute(f"CREATE TABLE {table} AS FROM given")
+        connection.unregister("given")
+    for name in ("first", "last"):
+        connection.execute(f"ALTER TABLE series ALTER {name} TYPE TIMESTAMPTZ")
 
 
 def _failed(connection: duckdb.DuckDBPyConnection, sql: str, error: Exception) -> Refused:

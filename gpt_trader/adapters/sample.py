@@ -10,14 +10,12 @@ import gzip
 from decimal import Decimal
 from functools import cache
 from importlib.resources import files
-from typing import Final
+from typing import Any, Final
 
-import pyarrow as pa
-import pyarrow.compute as pc
-from pyarrow import csv
+import numpy as np
+from numpy.typing import NDArray
 
 from gpt_trader.adapters.base import Moment, listed, within
-from gpt_trader.bars import Floats
 from gpt_trader.errors import UnknownName
 from gpt_trader.instruments import Instrument
 from gpt_trader.raw_bars import RawBars
@@ -63,27 +61,30 @@ class SampleSource:
             raise UnknownName.among(
                 "timeframe", timeframe, _TIMEFRAMES, hint="source sample has daily bars only"
             )
-        table = _table()
-        rows = table.filter(pc.equal(table["Ticker"], wanted))
-        adjusted, close = (_floats(rows, name) for name in ("Adj Close", "Close"))
+        columns = _columns(wanted)
+        close, adjusted = columns["Close"], columns["Adj Close"]
         raw = RawBars(
-            rows["Date"].to_numpy().astype("datetime64[us]"),
-            _floats(rows, "Open"),
-            _floats(rows, "High"),
-            _floats(rows, "Low"),
+            columns["Date"],
+            columns["Open"],
+            columns["High"],
+            columns["Low"],
             close,
-            _floats(rows, "Volume"),
+            columns["Volume"],
             adjusted / close,
         )
         return within(raw, start, end, f"source sample's {wanted}")
 
 
 @cache
-def _table() -> pa.Table:
+def _lines() -> list[list[str]]:
+    """Return the cells of the package's file, the header first: Ticker, Date, Open, …, Volume, Adj Close."""
     packed = files("bokeh_sampledata").joinpath("_data", "stocks.csv.gz").read_bytes()
-    return csv.read_csv(pa.BufferReader(gzip.decompress(packed)))
+    return [line.split(",") for line in gzip.decompress(packed).decode().splitlines()]
 
 
-def _floats(table: pa.Table, column: str) -> Floats:
-    values: Floats = table[column].cast(pa.float64()).to_numpy()
-    return values
+def _columns(symbol: str) -> dict[str, NDArray[Any]]:
+    header, *rows = _lines()
+    cells = dict(zip(header, zip(*(row for row in rows if row[0] == symbol), strict=True), strict=True))
+    dates = np.array(cells.pop("Date"), "datetime64[us]")
+    del cells["Ticker"]
+    return {"Date": dates, **{name: np.array(values, np.float64) for name, values in cells.items()}}

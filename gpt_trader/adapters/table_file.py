@@ -134,9 +134,8 @@ def _head(path: Path) -> bytes:
             raise Refused.of(Problem("file", str(path), f"{path} {advice}"))
         with path.open("rb") as file:
             return file.read(4)
-    except (OSError, ValueError) as error:  # ValueError: a NUL in the name
-        reason = getattr(error, "strerror", None) or str(error)
-        raise Refused.of(Problem("file", str(path), f"cannot be read: {reason}")) from None
+    except OSError as error:
+        raise Refused.of(Problem("file", str(path), f"{path} cannot be read: {error.strerror}")) from None
 
 
 def _explained(error: Exception, names: list[str]) -> str:
