@@ -11,8 +11,10 @@ import numpy as np
 import orjson
 import pyarrow as pa
 
+from api.errors import missing
 from api.series import CSV, csv_bytes
 from gpt_trader.bars import Bars
+from gpt_trader.errors import UnknownName
 from storage.lake import Lake
 from storage.manifest import Entry
 
@@ -44,9 +46,19 @@ class BarsQuery:
 
 
 def read_entry(lake: Lake, query: BarsQuery) -> tuple[Entry, str]:
-    """Return the series' entry and its snapshot's id; errors as `Lake.entry`."""
+    """Return the series' entry and its snapshot's id.
+
+    Raises:
+        NotFound: no such symbol, with the nearest one, or no such snapshot.
+        UnknownName: the symbol is not stored in this timeframe.
+    """
     snapshot = lake.snapshot(query.as_of)
-    entry = lake.entry(query.symbol, query.timeframe, snapshot=snapshot.id if snapshot else None)
+    pinned = snapshot.id if snapshot else None
+    try:
+        lake.instrument(query.symbol, pinned)
+    except UnknownName as unknown:
+        raise missing(unknown) from None
+    entry = lake.entry(query.symbol, query.timeframe, snapshot=pinned)
     assert snapshot is not None  # an empty lake has no entry
     return entry, snapshot.id
 

@@ -16,7 +16,7 @@ from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
-from gpt_trader.errors import Denied, GptTraderError, Problem, Refused
+from gpt_trader.errors import Denied, GptTraderError, NotFound, Problem, Refused, UnknownName
 
 MEDIA_TYPE: Final = "application/problem+json"
 TYPE_PREFIX: Final = "urn:gpt-trader:problem:"
@@ -39,12 +39,25 @@ class Unauthenticated(Denied):
     http_status: ClassVar[int] = 401
 
 
+class MalformedBody(Refused):
+    """The body is not JSON at all."""
+
+    type: ClassVar[str] = "malformed-json"
+    title: ClassVar[str] = "The body is not JSON"
+    http_status: ClassVar[int] = 400
+
+
 class NotAcceptable(Refused):
     """None of the representations that the client accepts exists."""
 
     type: ClassVar[str] = "not-acceptable"
     title: ClassVar[str] = "No such representation"
     http_status: ClassVar[int] = 406
+
+
+def missing(unknown: UnknownName) -> NotFound:
+    """Return the error for a resource that a path names and nobody knows: 404, with the nearest name kept."""
+    return NotFound(unknown.detail, problems=unknown.problems)
 
 
 class FieldProblem(BaseModel):
@@ -134,13 +147,8 @@ async def _invalid_request(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
     complaints: Sequence[Mapping[str, Any]] = error.errors()
     if any(complaint["type"] == "json_invalid" for complaint in complaints):
-        return problem_response(
-            request_id(request),
-            400,
-            "malformed-json",
-            "The body is not JSON",
-            "the body must be one JSON object, sent with Content-Type: application/json",
-        )
+        malformed = MalformedBody("the body must be JSON, sent with Content-Type: application/json")
+        return error_response(request_id(request), malformed)
     refused = Refused.of(*(_field_problem(complaint) for complaint in complaints))
     return error_response(request_id(request), refused)
 

@@ -8,6 +8,7 @@ import os
 import signal
 import socket
 import sys
+import threading
 from collections.abc import Generator
 from typing import Final
 
@@ -34,7 +35,13 @@ class ApiServer(uvicorn.Server):
 
     @contextlib.contextmanager
     def capture_signals(self) -> Generator[None, None, None]:
-        """Take SIGTERM and SIGINT as a wish to end in order; the process then exits with 0."""
+        """Take SIGTERM and SIGINT as a wish to end in order; the process then exits with 0.
+
+        Uvicorn's own handlers raise the signal once more at the end. A server in another thread gets no signals.
+        """
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self.handle_exit, number, None)

@@ -102,16 +102,18 @@ def ensure_key(path: Path) -> str:
 def _read_private(path: Path) -> str | None:
     """Return the key, or None if it is malformed or its mode is too open."""
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except FileNotFoundError:
         raise
     except OSError as error:
         raise Denied(f"the local key {path} cannot be read ({error.strerror}): move it away") from None
-    with os.fdopen(descriptor, encoding="ascii", errors="replace") as file:
-        facts = os.fstat(file.fileno())
+    try:
+        facts = os.fstat(descriptor)
         if not stat.S_ISREG(facts.st_mode) or facts.st_uid != os.geteuid():
             raise Denied(f"the local key {path} is not a regular file of yours: use another GPT_TRADER_HOME")
-        key = file.read(200).strip()
+        key = os.read(descriptor, 200).decode("ascii", "replace").strip()
+    finally:
+        os.close(descriptor)
     return key if not facts.st_mode & 0o077 and _KEY.fullmatch(key) else None
 
 

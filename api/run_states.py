@@ -12,6 +12,7 @@ import random
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 from urllib.parse import urlsplit, urlunsplit
 from uuid import UUID
@@ -28,6 +29,9 @@ from gpt_trader.errors import EngineUnreachable
 from storage.events import EventLog, NewEvent, Position
 
 POLL_SECONDS: Final = 1.0
+
+#: How long an end that the run can tell itself is left to it: told by us, the stream would close on its last lines.
+LEFT_TO_THE_RUN: Final = timedelta(seconds=0.75)
 
 _RESOURCE: Final = "prefect.flow-run."
 _FILTER: Final = {"type": "filter", "backfill": False, "filter": {"event": {"prefix": [_RESOURCE]}}}
@@ -62,7 +66,7 @@ class RunStates:
 
         `known` holds the ids seen before, so that a poll that finds nothing new touches no database.
         """
-        states = await self._launcher.states(run_id)
+        states = [state for state in await self._launcher.states(run_id) if not _left_to_the_run(state)]
         if known is None or any(state.id not in known for state in states):
             await asyncio.to_thread(self._append, run_id, states)
         if known is not None:
@@ -124,6 +128,13 @@ class RunStates:
             keys.update(event.key for event in events if event.type == "state")
             after = events[-1].position
         return keys
+
+
+def _left_to_the_run(state: RunState) -> bool:
+    """Whether the run is about to tell this state itself, after the progress and log lines it still holds."""
+    if state.type not in {"COMPLETED", "FAILED"}:
+        return False
+    return abs(datetime.now(UTC) - state.timestamp) < LEFT_TO_THE_RUN
 
 
 def _event(state: RunState) -> NewEvent:

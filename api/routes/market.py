@@ -16,7 +16,7 @@ from api.dependencies import Parts, Reader, SymbolPath
 from api.errors import declared
 from api.models import Listing
 from api.negotiation import chosen_media_type, has_current
-from gpt_trader.errors import UnknownName
+from gpt_trader.errors import Problem, Refused, UnknownName
 from gpt_trader.instruments import TIMEFRAMES
 
 router = APIRouter(prefix="/api/v1/market", tags=["market"])
@@ -81,6 +81,8 @@ async def bars_query(
     """Return the query's parameters, checked."""
     if timeframe not in TIMEFRAMES:
         raise UnknownName.among("timeframe", timeframe, list(TIMEFRAMES))
+    if start is not None and end is not None and start > end:
+        raise Refused.of(Problem("start", str(start), f"is after end {end}", allowed="start ≤ end"))
     return BarsQuery(symbol, timeframe, start, end, as_of, limit, adjusted)
 
 

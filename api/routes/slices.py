@@ -9,18 +9,37 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import Annotated, Any, Final
 
-from fastapi import APIRouter, Body, Response
+import orjson
+from fastapi import APIRouter, Depends, Response
+from starlette.requests import Request as HttpRequest
 
 from api.dependencies import IdempotencyKey, Parts, Researcher
-from api.errors import declared
+from api.errors import MalformedBody, declared
 from api.models import RunAccepted
 from api.runs import submit
+from gpt_trader.errors import Problem, Refused
 from gpt_trader.slices import SLICES, Slice
 
 #: What every route that starts work may answer instead.
 REFUSALS: Final = declared(400, 401, 403, 404, 409, 413, 422, 500, 503)
 
-RequestBody = Annotated[dict[str, Any], Body()]
+
+async def json_object(request: HttpRequest) -> dict[str, Any]:
+    """Return the body, which must be one JSON object; its fields are the admission's business.
+
+    Declared as a dependency and not as a body, so that the OpenAPI document shows the slice's own model.
+    """
+    content = await request.body()
+    try:
+        found = orjson.loads(content)
+    except orjson.JSONDecodeError:
+        raise MalformedBody('the body must be one JSON object, e.g. {"symbol": "AAPL"}') from None
+    if not isinstance(found, dict):
+        raise Refused.of(Problem("body", None, f"is a {type(found).__name__}", allowed="a JSON object"))
+    return found
+
+
+RequestBody = Annotated[dict[str, Any], Depends(json_object)]
 Starter = Callable[..., Awaitable[RunAccepted]]
 
 

@@ -12,8 +12,9 @@ from pydantic import BaseModel, Field
 
 from api import strategy_files
 from api.dependencies import Administrator, Parts, Reader
-from api.errors import declared
+from api.errors import declared, missing
 from api.models import Listing
+from gpt_trader.errors import UnknownName
 from gpt_trader.strategies.base import Strategy
 from gpt_trader.strategies.registry import BUILT_IN, parameter_names, strategy_names, strategy_type
 
@@ -61,7 +62,10 @@ async def list_strategies(context: Parts, _: Reader) -> Listing[StrategySummary]
 @router.get("/{name}", summary="Show a strategy's parameters", responses=declared(401, 403, 404, 422, 500))
 async def show_strategy(name: str, _: Reader) -> StrategyView:
     """Return the schema, the defaults and the search space of its parameters."""
-    return _view(strategy_type(name))
+    try:
+        return _view(strategy_type(name))
+    except UnknownName as unknown:
+        raise missing(unknown) from None
 
 
 @router.post(

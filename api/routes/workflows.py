@@ -6,12 +6,12 @@ from fastapi import APIRouter, Response
 
 from api.context import Context
 from api.dependencies import IdempotencyKey, Parts, Reader, Researcher
-from api.errors import declared
+from api.errors import declared, missing
 from api.models import Listing, RunAccepted, ScheduleView, Workflow
 from api.prefect_server import Deployment
 from api.routes.slices import REFUSALS, RequestBody, body_of
 from api.runs import submit
-from gpt_trader.errors import NotFound, UnknownName
+from gpt_trader.errors import UnknownName
 from gpt_trader.slices import SLICES, Slice
 
 router = APIRouter(prefix="/api/v1/workflows", tags=["workflows"])
@@ -23,7 +23,7 @@ async def list_workflows(context: Parts, _: Reader) -> Listing[Workflow]:
     return Listing(items=await _workflows(context))
 
 
-@router.get("/{name}", summary="Show one workflow", responses=declared(401, 403, 404, 500, 503))
+@router.get("/{name}", summary="Show one workflow", responses=declared(401, 403, 404, 422, 500, 503))
 async def show_workflow(name: str, context: Parts, _: Reader) -> Workflow:
     """Return one slice, named in snake_case or kebab-case."""
     row = workflow_named(name)
@@ -56,8 +56,7 @@ def workflow_named(name: str) -> Slice:
     """Return the slice; raise NotFound that lists them."""
     row = SLICES.get(name.replace("-", "_"))
     if row is None:
-        unknown = UnknownName.among("workflow", name, list(SLICES))
-        raise NotFound(unknown.detail, problems=unknown.problems)
+        raise missing(UnknownName.among("workflow", name, list(SLICES)))
     return row
 
 
