@@ -91,6 +91,15 @@ def test_shows_the_metrics_of_strategy_and_benchmark(result: BacktestResult, doc
     assert rows["Win rate"][1] == "–"
 
 
+@pytest.mark.parametrize(
+    ("total_return", "verdict"), [(0.5, "Ahead of"), (0.3, "Level with"), (-0.1, "Behind")]
+)
+def test_the_verdict_compares_with_buy_and_hold(total_return: float, verdict: str) -> None:
+    result = sma_cross(walk(100))
+    mine, held = (replace(result.metrics, total_return=value) for value in (total_return, 0.3))
+    assert f"{verdict} buy & hold" in Document(page(replace(result, metrics=mine, benchmark=held))).text
+
+
 def test_every_metric_is_shown_once_and_explained(document: Document) -> None:
     entries = [entry for group in GLOSSARY.values() for entry in group]
     assert sorted(entry.field for entry in entries) == sorted(field.name for field in fields(Metrics))

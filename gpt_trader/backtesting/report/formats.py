@@ -10,7 +10,7 @@ from gpt_trader.bars import Floats, Times
 
 UNDEFINED = "–"
 #: With more trades than this, marks in a picture of fixed size would only blacken the line.
-MARKED_TRADES = 300
+MARKED_TRADES = 400
 _HUGE = 1e15
 
 

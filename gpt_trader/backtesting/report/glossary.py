@@ -57,9 +57,9 @@ GLOSSARY: Final[dict[str, tuple[Entry, ...]]] = {
         ),
         Entry(
             "max_drawdown_bars",
-            "Longest drawdown, bars",
+            "Its length, bars",
             _count,
-            "The longest time below an earlier peak, in bars.",
+            "Bars from the peak before the deepest fall to its recovery, or to the last bar.",
         ),
         Entry("exposure", "Exposure", _percent, "Share of the bars with an open position."),
     ),
@@ -74,7 +74,12 @@ GLOSSARY: Final[dict[str, tuple[Entry, ...]]] = {
         Entry("calmar", "Calmar ratio", number, "Annualized return over the size of the max drawdown."),
     ),
     "Trades": (
-        Entry("trades", "Trades", _count, "Entries, a position still open at the end included."),
+        Entry(
+            "trades",
+            "Trades",
+            _count,
+            "Entries, a position still open at the end included; the rest of this group is over closed trades.",
+        ),
         Entry("win_rate", "Win rate", _percent, "Share of the closed trades that made money after costs."),
         Entry(
             "profit_factor",
@@ -84,17 +89,31 @@ GLOSSARY: Final[dict[str, tuple[Entry, ...]]] = {
         ),
         Entry("expectancy", "Expectancy", number, "Mean profit or loss of a closed trade, in money."),
         Entry(
-            "average_trade", "Average trade", _signed_percent, "Mean return of a trade on what was put in."
+            "average_trade",
+            "Average trade",
+            _signed_percent,
+            "Mean return of a closed trade on what was put in.",
         ),
-        Entry("best_trade", "Best trade", _signed_percent, "Highest return of a trade on what was put in."),
-        Entry("worst_trade", "Worst trade", _signed_percent, "Lowest return of a trade on what was put in."),
+        Entry(
+            "best_trade",
+            "Best trade",
+            _signed_percent,
+            "Highest return of a closed trade on what was put in.",
+        ),
+        Entry(
+            "worst_trade",
+            "Worst trade",
+            _signed_percent,
+            "Lowest return of a closed trade on what was put in.",
+        ),
     ),
     "Activity": (
         Entry(
-            "turnover", "Turnover", number, "Value traded over the mean equity: how often it changes hands."
+            "turnover",
+            "Turnover",
+            number,
+            "Value bought and sold in a year over the mean equity: all in and out once a year is 2.",
         ),
-        Entry(
-            "costs", "Costs paid", number, "Commission of all orders, in money; slippage is in the prices."
-        ),
+        Entry("costs", "Costs paid", number, "Commission and slippage of all orders, in money."),
     ),
 }

@@ -126,9 +126,10 @@ def _draw_trades(axes: Axes, result: BacktestResult, shown: Indices) -> None:
         else f"{result.symbol} and trades"
     )
     _scale(axes, _plain(title, 60), quantity, log=log)
+    _shade_held(axes, result)
     if many:
         return
-    size = float(np.clip(4000 / max(1, len(result.trades)), 3, 36))
+    size = float(np.clip(2000 / max(1, len(result.trades)), 3, 36))
     for side, shape in ((1, "^"), (-1, "v")):
         entries = [(t.entry_time, t.entry_price) for t in result.trades if t.side == side]
         _mark(axes, result, entries, color=_STRATEGY, marker=shape, s=size)
@@ -141,9 +142,26 @@ def _draw_trades(axes: Axes, result: BacktestResult, shown: Indices) -> None:
         _mark(axes, result, exits, color=color, marker="o", s=size * 0.7)
 
 
+def _shade_held(axes: Axes, result: BacktestResult) -> None:
+    """Shade the bars of each trade, by what it made."""
+    for color, won in ((_GAIN, True), (_LOSS, False)):
+        held = [t for t in result.trades if (t.pnl > 0) == won]
+        if held:
+            starts = _places(result, [t.entry_time for t in held])
+            ends = _places(result, [result.time[-1] if t.exit_time is None else t.exit_time for t in held])
+            spans = list(zip(starts, ends - starts, strict=True))
+            axes.broken_barh(
+                spans, (0, 1), transform=axes.get_xaxis_transform(), color=color, alpha=0.1, lw=0
+            )
+
+
+def _places(result: BacktestResult, times: Sequence[np.datetime64]) -> Indices:
+    return np.asarray(np.searchsorted(result.time, np.array(times), side="right") - 1)
+
+
 def _mark(axes: Axes, result: BacktestResult, points: Sequence[tuple[Any, float]], **style: Any) -> None:  # noqa: ANN401  matplotlib's own
     if points:
-        places = np.searchsorted(result.time, np.array([time for time, _ in points]), side="right") - 1
+        places = _places(result, [time for time, _ in points])
         axes.scatter(places, [price for _, price in points], linewidths=0, zorder=3, **style)
 
 

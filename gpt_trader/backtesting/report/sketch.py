@@ -55,7 +55,7 @@ class _Panel:
 def sketch(result: BacktestResult) -> Markup:
     """Return one SVG element with equity against buy-and-hold, drawdown, and trades on the price.
 
-    Colors are the classes `strategy`, `benchmark`, `loss`, `gain`, `price`, `grid` and `label` of the page.
+    Colors are classes in the page's style.
     """
     shown = display_indices((result.equity, result.benchmark_equity, result.drawdown, result.close), _POINTS)
     log = log_advised(result)
@@ -73,7 +73,7 @@ def sketch(result: BacktestResult) -> Markup:
         *(_frame(panel) for panel in (equity, falls, price)),
         _line(x, equity.y(result.benchmark_equity), shown, "benchmark"),
         _line(x, equity.y(result.equity), shown, "strategy"),
-        _line(x, falls.y(result.drawdown), shown, "loss"),
+        _line(x, falls.y(result.drawdown), shown, "fall"),
         _line(x, price.y(result.close), shown, "price"),
         _trades(result, x, price),
     ]
@@ -115,15 +115,20 @@ def _trades(result: BacktestResult, x: Floats, price: _Panel) -> Markup:
 
     if len(result.trades) > MARKED_TRADES:
         return Markup("")
-    marks: dict[str, list[str]] = {"entry": [], "exit gain": [], "exit loss": []}
+    half = 3.0 if len(result.trades) <= MARKED_TRADES / 4 else 1.5
+    marks: dict[str, list[str]] = {
+        "held gain": [], "held loss": [], "entry": [], "exit gain": [], "exit loss": [],
+    }  # fmt: skip
     for trade in result.trades:
+        made = "gain" if trade.pnl > 0 else "loss"
         a, b = place(trade.entry_time, trade.entry_price)
-        marks["entry"].append(f"M{a:.1f} {b:.1f}l-3 {6 * trade.side:d}h6z")
+        end, level = place(result.time[-1] if trade.exit_time is None else trade.exit_time, trade.exit_price)
+        marks[f"held {made}"].append(f"M{a:.1f} {price.top:g}H{end:.1f}v{price.height:g}H{a:.1f}z")
+        marks["entry"].append(f"M{a:.1f} {b:.1f}l{-half:g} {2 * half * trade.side:g}h{2 * half:g}z")
         if trade.exit_time is not None:
-            a, b = place(trade.exit_time, trade.exit_price)
-            marks["exit gain" if trade.pnl > 0 else "exit loss"].append(f"M{a:.1f} {b:.1f}h0")
+            marks[f"exit {made}"].append(f"M{end:.1f} {level:.1f}h0")
     return Markup("").join(
-        Markup('<path class="{}" d="{}"/>').format(name, "".join(paths))
+        Markup('<path class="{}" stroke-width="{:g}" d="{}"/>').format(name, 1.7 * half, "".join(paths))
         for name, paths in marks.items()
         if paths
     )

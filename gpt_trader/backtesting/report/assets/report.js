@@ -11,7 +11,7 @@
   const last = times.length - 1;
 
   const color = (name) => getComputedStyle(root).getPropertyValue(`--${name}`).trim();
-  const format = (digits) => new Intl.NumberFormat("en-US", { minimumFractionDigits: digits, maximumFractionDigits: digits });
+  const format = (digits) => new Intl.NumberFormat("en-US", { signDisplay: "negative", minimumFractionDigits: digits, maximumFractionDigits: digits });
   const minus = (text) => text.replace("-", "−");
   const whole = format(0), cents = format(2), priced = format(payload.priceDigits);
   const written = (value, by) => minus(Math.abs(value) < 1e15 ? by.format(value) : value.toExponential(2));
@@ -34,15 +34,15 @@
     handleScroll: { vertTouchDrag: false },
     handleScale: { axisDoubleClickReset: true },
   });
-  const series = (kind, pane, values, formatter, options) => {
-    const made = chart.addSeries(kind, { lineWidth: 2, priceLineVisible: false, lastValueVisible: false, crosshairMarkerRadius: 3, priceFormat: { type: "custom", minMove: 10 ** -8, formatter }, ...options }, pane);
+  const series = (kind, pane, values, formatter, minMove, options) => {
+    const made = chart.addSeries(kind, { lineWidth: 2, priceLineVisible: false, lastValueVisible: false, crosshairMarkerRadius: 3, priceFormat: { type: "custom", minMove, formatter }, ...options }, pane);
     made.setData(values.map((value, index) => ({ time: times[index], value })));
     return made;
   };
-  const benchmark = series(LineSeries, 0, payload.benchmark, money, { lineWidth: 1 });
-  const strategy = series(LineSeries, 0, payload.equity, money, {});
-  const fall = series(BaselineSeries, 1, payload.drawdown, (value) => percent(value, fallDigits), { lineWidth: 1, baseValue: { type: "price", price: 0 } });
-  const close = series(LineSeries, 2, payload.close, price, { lineWidth: 1 });
+  const benchmark = series(LineSeries, 0, payload.benchmark, money, 0.01, { lineWidth: 1 });
+  const strategy = series(LineSeries, 0, payload.equity, money, 0.01, {});
+  const fall = series(BaselineSeries, 1, payload.drawdown, (value) => percent(value, fallDigits), 0.0001, { lineWidth: 1, baseValue: { type: "price", price: 0 } });
+  const close = series(LineSeries, 2, payload.close, price, 10 ** -payload.priceDigits, { lineWidth: 1 });
   [10, 4, 8].forEach((share, pane) => chart.panes()[pane].setStretchFactor(share));
   chart.priceScale("right", 0).applyOptions({ scaleMargins: { top: 0.14, bottom: 0.06 } });
   chart.priceScale("right", 1).applyOptions({ scaleMargins: { top: 0.24, bottom: 0.08 } });
@@ -71,9 +71,9 @@
   };
   const drawMarks = ({ context, mediaSize }) => {
     const trades = visibleTrades();
-    crowded = trades.length > mediaSize.width / 4;
+    crowded = trades.length > mediaSize.width / 2.5;
     if (crowded) return;
-    const size = Math.max(2, Math.min(4.5, mediaSize.width / trades.length / 6));
+    const size = Math.max(1.8, Math.min(4.5, mediaSize.width / trades.length / 4));
     for (const [from, to, side, entry, exit, made] of trades) {
       const left = x(from), top = close.priceToCoordinate(entry);
       context.fillStyle = colors.strategy;
