@@ -60,16 +60,16 @@ class Life:
             log_tail=self._tail,
         )
 
-    def wait_until(self, now: float, poll: float, ready: frozenset[str]) -> float | None:
+    def wait_until(self, now: float, poll: float) -> float | None:
         """Return in how many seconds it wants its next round; None: only when something happens."""
         if self._process is not None and self.state == "starting":
             return poll
         due = [self._orphans_until] if self._orphans else []
-        if self._process is None and self.state != "failed" and ready.issuperset(self.part.needs):
+        if self._process is None and self.state != "failed":
             due.append(self._next_start)
         return max(0.0, min(due) - now) if due else None
 
-    def step(self, environment: dict[str, str], folder: Path, ready: frozenset[str]) -> str | None:
+    def step(self, environment: dict[str, str], folder: Path) -> str | None:
         """Move on by what happened since the last round; return what changed, in words, or None."""
         now = time.monotonic()
         if self._orphans and now >= self._orphans_until:
@@ -81,8 +81,7 @@ class Life:
             if self.state == "starting" and self.part.probe.ready(self._process.pid):
                 return self._became_ready(now)
             return None
-        due = self.state in ("starting", "restarting") and now >= self._next_start
-        if due and ready.issuperset(self.part.needs):
+        if self.state in ("starting", "restarting") and now >= self._next_start:
             return self._start(environment, folder)
         return None
 

@@ -1,4 +1,7 @@
-"""What an engine is made of: each part's command, what it needs, and how we know that it is ready."""
+"""What an engine is made of: each part's command, and how we know that it is ready.
+
+All parts start at once: what each needs of the others it waits for itself, when its imports are done.
+"""
 
 from __future__ import annotations
 
@@ -37,7 +40,6 @@ class Part:
         name: One of `engine_file.PARTS`.
         command: The argument vector.
         probe: How we know that it is ready.
-        needs: Parts that must be ready before this one starts.
         url: Its bare origin, if it has one.
         stop_signal: Asks it to finish in order.
         stop_seconds: How long it may take before it is killed.
@@ -48,7 +50,6 @@ class Part:
     name: str
     command: tuple[str, ...]
     probe: Probe
-    needs: tuple[str, ...] = ()
     url: str | None = None
     stop_signal: int = signal.SIGTERM
     stop_seconds: float = 5.0

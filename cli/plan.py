@@ -75,7 +75,7 @@ def make_plan(settings: Settings, home: Home, only: Collection[str] = ()) -> Pla
     if prefect_api:
         environment["PREFECT_API_URL"] = prefect_api
     return Plan(
-        parts=tuple(_part(name, home, settings, here, urls) for name in here),
+        parts=tuple(_part(name, home, urls) for name in here),
         external=external,
         environment=environment,
         api_url=urls.get("api"),
@@ -188,8 +188,7 @@ def _notes(ports: Mapping[str, Port]) -> tuple[str, ...]:
     return (*root, *moved)
 
 
-def _part(name: str, home: Home, settings: Settings, here: Collection[str], urls: Mapping[str, str]) -> Part:
-    needs = ("database",) if "database" in here else ()
+def _part(name: str, home: Home, urls: Mapping[str, str]) -> Part:
     python = (sys.executable, "-P", "-m")
     match name:
         case "database":
@@ -201,7 +200,7 @@ def _part(name: str, home: Home, settings: Settings, here: Collection[str], urls
             )
         case "prefect":
             probe = HttpProbe(urls[name], HEALTH[name])
-            return Part(name, (*python, "flows.server"), probe, needs, urls[name])
+            return Part(name, (*python, "flows.server"), probe, urls[name])
         case "worker":
             return Part(
                 name,
@@ -212,7 +211,7 @@ def _part(name: str, home: Home, settings: Settings, here: Collection[str], urls
             )
         case "api":
             probe = HttpProbe(urls[name], HEALTH[name])
-            return Part(name, (*python, "api.main"), probe, needs, urls[name])
+            return Part(name, (*python, "api.main"), probe, urls[name])
     raise AssertionError(name)
 
 

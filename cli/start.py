@@ -130,7 +130,7 @@ class _News:
             for note in record.notes:
                 self._say(note)
         for name, part in record.parts.items():
-            if self._told.get(name, "starting") != part.state and part.state != "external":
+            if self._told.get(name) != part.state and part.state not in ("starting", "external"):
                 took = (
                     f" after {part.ready_after:.1f} s" if part.state == "ready" and part.ready_after else ""
                 )

@@ -115,7 +115,7 @@ class Supervisor:
 
     def _sleep(self) -> None:
         now = time.monotonic()
-        waits = [life.wait_until(now, _POLL_SECONDS, self._ready_parts()) for life in self._lives]
+        waits = [life.wait_until(now, _POLL_SECONDS) for life in self._lives]
         due = [wait for wait in waits if wait is not None]
         self._select(min(due) if due else None)
 
@@ -130,7 +130,7 @@ class Supervisor:
         """Move every part on by what happened since; return whether anything changed."""
         changed = False
         for life in self._lives:
-            news = life.step(self._plan.environment, self._home.root, self._ready_parts())
+            news = life.step(self._plan.environment, self._home.root)
             if news:
                 changed = True
                 self._note_ready(life)
@@ -140,9 +140,6 @@ class Supervisor:
     def _note_ready(self, life: Life) -> None:
         if life.state == "ready" and life.ready_after is None:
             life.ready_after = round(time.monotonic() - self._begun, 3)
-
-    def _ready_parts(self) -> frozenset[str]:
-        return frozenset(life.part.name for life in self._lives if life.state == "ready")
 
     def _tell(self) -> None:
         for life in self._lives:

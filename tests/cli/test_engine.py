@@ -10,7 +10,6 @@ import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -72,16 +71,16 @@ def test_files_are_private(engine: FakeEngine) -> None:
     assert {file.name for file in files} >= {"engine.json", "engine.log", "api.log", "database.log"}
 
 
-def test_parts_start_side_by_side_and_wait_only_for_what_they_need(
+def test_parts_start_side_by_side_and_one_that_is_late_is_named(
     engine: FakeEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("GPT_TRADER_TEST_DATABASE", "never")
-    with pytest.raises(EngineUnreachable, match=r"prefect, api not ready after 2 s") as caught:
-        engine.ensure(timeout=2, needs=("prefect", "api"))
-    assert "api.log" in caught.value.detail
-    assert engine.await_state("worker", "ready").process is not None
-    assert engine.part("prefect").process is None
-    assert engine.part("api").process is None
+    monkeypatch.setenv("GPT_TRADER_TEST_WORKER", "never")
+    with pytest.raises(EngineUnreachable, match=r"^worker not ready after 2 s") as caught:
+        engine.ensure(timeout=2)
+    assert str(engine.home.logs / "worker.log") in caught.value.detail
+    for name in ("database", "prefect", "api"):
+        engine.await_state(name, "ready")
+    assert engine.part("worker").state == "starting"
 
 
 def test_environment_of_a_part(engine: FakeEngine, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -208,16 +207,15 @@ def test_a_detached_engine_holds_no_pipe(engine: FakeEngine) -> None:
     assert find_engine(engine.home) is not None
 
 
-def test_an_old_record_replaced_while_read_is_whole(engine: FakeEngine) -> None:
+def test_a_record_replaced_while_it_is_read_is_whole(engine: FakeEngine) -> None:
     engine.home.state.mkdir(parents=True)
-    me = ProcessId.of(os.getpid())
-    assert me is not None
-    record = EngineRecord(me, "1", "2026-01-01T00:00:00Z", "http://127.0.0.1:1", None)
+    record = EngineRecord(
+        ProcessId(7, "b:1"), "1", "2026-01-01T00:00:00Z", "http://127.0.0.1:1", None, notes=("x" * 20_000,)
+    )
+    write_record(engine.home, record)
     with ThreadPoolExecutor(1) as pool:
-        writing = pool.submit(
-            lambda: [write_record(engine.home, replace(record, version=str(n))) for n in range(300)]
-        )
-        seen = [read_record(engine.home) for _ in range(300)]
+        writing = pool.submit(lambda: [write_record(engine.home, record) for _ in range(200)])
+        while not writing.done():
+            assert read_record(engine.home) == record
         writing.result()
-    assert all(found is not None for found in seen[seen.index(next(filter(None, seen))) :])
     engine.home.engine.unlink()
