@@ -52,5 +52,8 @@ def _use_engine() -> None:
     os.environ["PREFECT_API_URL"] = f"{address.prefect_url}/api"
     os.environ["PREFECT_HOME"] = str(home().prefect)
     os.environ[f"{ENV_PREFIX}HOME"] = str(home().root)
+    os.environ.pop(
+        "PYDANTIC_DISABLE_PLUGINS", None
+    )  # the CLI's own (see cli.main); a flow runs as in the worker
     # Prefect writes its log on stderr, and says more than a result needs.
     os.environ.setdefault("PREFECT_LOGGING_LEVEL", "DEBUG" if current().verbose else "WARNING")

@@ -31,12 +31,12 @@ def build() -> typer.Typer:
         context_settings={"help_option_names": ["--help", "-h"]},
     )
     app.callback()(_root)
+    engine_commands.register(app)
     backtest.register(app)
     for name, (module, summary) in GROUPS.items():
         group = typer.Typer(name=name, help=summary, no_args_is_help=True, rich_markup_mode=markup)
         module.register(group)
         app.add_typer(group)
-    engine_commands.register(app)
     return app
 
 
