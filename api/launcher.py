@@ -182,7 +182,7 @@ def _prefect_filter(wanted: RunFilter, caller: Principal, before: datetime | Non
     if any(times.values()):
         runs["expected_start_time"] = {name: at.isoformat() for name, at in times.items() if at}
     names = [wanted.workflow] if wanted.workflow else list(SLICES)
-    return {"flow_runs": runs, "deployments": {"name": {"any_": names}}}
+    return {"flow_runs": runs, "flows": {"name": {"any_": names}}}
 
 
 def _cursor(page: Sequence[FlowRun], seen: frozenset[UUID]) -> str:

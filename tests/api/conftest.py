@@ -13,7 +13,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -27,6 +27,7 @@ from pydantic import SecretStr
 
 from api.context import Context
 from api.main import ApiServer, bind, server_for
+from api.principals import Principal
 from gpt_trader.instruments import Instrument
 from gpt_trader.raw_bars import RawBars
 from gpt_trader.settings import Home, Settings
@@ -65,6 +66,24 @@ class Prefect:
         flow = self.http.post("/flows/", json={"name": name}).raise_for_status().json()
         body = {"name": name, "flow_id": flow["id"], "enforce_parameter_schema": False}
         self.http.post("/deployments/", json=body).raise_for_status()
+
+
+class NamedKeys:
+    """A way to authenticate: keys that the tests hand out."""
+
+    def __init__(self, holders: dict[str, Principal]) -> None:
+        self._holders = holders
+
+    async def authenticate(self, credential: str) -> Principal | None:
+        return self._holders.get(credential)
+
+
+OTHERS = NamedKeys(
+    {
+        "key-of-bob": Principal("bob", frozenset({"read", "research"})),
+        "key-of-eve": Principal("eve", frozenset({"read"})),
+    }
+)
 
 
 @dataclass(frozen=True)
@@ -165,7 +184,10 @@ class serving:  # noqa: N801 - reads as a context manager
         assert self._server.started
         url = f"http://127.0.0.1:{self._listening.getsockname()[1]}"
         key = self._home.key.read_text().strip()
-        context: Context = self._server.config.app.state.context  # type: ignore[union-attr]
+        state = self._server.config.app.state  # type: ignore[union-attr]
+        context: Context = state.context
+        context = replace(context, authenticators=(*context.authenticators, OTHERS))
+        state.context = context
         self._http = httpx.Client(
             base_url=f"{url}/api/v1",
             headers={"Authorization": f"Bearer {key}"},
