@@ -5,13 +5,12 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from importlib.metadata import version
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from gpt_trader.backtesting import metrics as measure
-from gpt_trader.backtesting.execution import execute
+from gpt_trader.backtesting.execution import execute, vectorbt_version
 from gpt_trader.backtesting.result import BacktestResult, iso
 from gpt_trader.errors import NotEnoughBars, Problem, Refused
 from gpt_trader.strategies.base import Strategy
@@ -97,7 +96,7 @@ def simulate(
         drawdown=measure.drawdown(equity),
         position=execution.position,
         periods_a_year=year,
-        provenance={"engine": f"vectorbt {version('vectorbt')}", "durations": durations},
+        provenance={"engine": f"vectorbt {vectorbt_version()}", "durations": durations},
     )
 
 

@@ -19,6 +19,7 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
 from gpt_trader.backtesting.result import Drawdown, Metrics, Trade, finite
 from gpt_trader.bars import Floats, Times
@@ -189,12 +190,11 @@ def drawdown(equity: Floats) -> Floats:
 
 def deepest_drawdown(equity: Floats) -> tuple[float, int]:
     """Return the deepest drawdown's depth (≤ 0) and its length in bars, peak to recovery (or to the last bar)."""
-    starts, ends, valleys = _falls(equity)
-    if not len(starts):
+    starts, ends, depths = _falls(equity)
+    if not len(depths):
         return 0.0, 0
-    fall = drawdown(equity)
-    worst = int(np.argmin(fall[valleys]))
-    return float(fall[valleys[worst]]), _length(starts[worst], ends[worst], len(equity))
+    worst = int(np.argmin(depths))
+    return float(depths[worst]), _length(starts[worst], ends[worst], len(equity))
 
 
 def drawdowns(equity: Floats, time: Times, top: int = 20) -> tuple[Drawdown, ...]:
@@ -203,33 +203,32 @@ def drawdowns(equity: Floats, time: Times, top: int = 20) -> tuple[Drawdown, ...
     A drawdown runs from the last bar at its peak to the first bar back at or above it; `bars` counts from peak to
     recovery, or to the last bar where there is none yet.
     """
-    starts, ends, valleys = _falls(equity)
-    fall = drawdown(equity)[valleys] if len(valleys) else np.empty(0)
+    starts, ends, depths = _falls(equity)
     found = []
-    for k in np.argsort(fall, kind="stable")[:top].tolist():
-        recovered = ends[k] < len(equity)
+    for k in np.argsort(depths, kind="stable")[:top]:
+        start, end = int(starts[k]), int(ends[k])
         found.append(
             Drawdown(
-                peak_time=time[starts[k] - 1],
-                valley_time=time[valleys[k]],
-                recovery_time=time[ends[k]] if recovered else None,
-                depth=float(fall[k]),
-                bars=_length(starts[k], ends[k], len(equity)),
+                peak_time=time[start - 1],
+                valley_time=time[start + int(np.argmin(equity[start:end]))],
+                recovery_time=time[end] if end < len(equity) else None,
+                depth=float(depths[k]),
+                bars=_length(start, end, len(equity)),
             )
         )
     return tuple(found)
 
 
-def _falls(equity: Floats) -> tuple[list[int], list[int], list[int]]:
-    """Return each drawdown's first bar below the peak, first bar back at it (n: none), and lowest bar."""
-    below = equity < np.maximum.accumulate(equity)
-    edges = np.diff(np.concatenate(([False], below, [False])).astype(np.int8))
-    starts, ends = np.flatnonzero(edges == 1).tolist(), np.flatnonzero(edges == -1).tolist()
-    return starts, ends, [s + int(np.argmin(equity[s:e])) for s, e in zip(starts, ends, strict=True)]
+def _falls(equity: Floats) -> tuple[NDArray[np.intp], NDArray[np.intp], Floats]:
+    """Return each drawdown's first bar below the peak, first bar back at it (n: none), and depth."""
+    fall = np.append(drawdown(equity), 0.0)
+    edges = np.flatnonzero(np.diff(fall < 0.0)) + 1
+    depths = np.minimum.reduceat(fall, edges)[::2] if len(edges) else np.empty(0)
+    return edges[::2], edges[1::2], depths
 
 
 def _length(start: int, end: int, bars: int) -> int:
-    return min(end, bars - 1) - (start - 1)
+    return int(min(end, bars - 1) - (start - 1))
 
 
 def _mean(values: Floats | Sequence[float]) -> float | None:

@@ -53,6 +53,7 @@ class Trade:
 
     Prices include slippage; `pnl` is after commission, in the instrument's currency; `return_` is
     `pnl` over the entry's notional. `side` is +1 long, −1 short; `size` > 0 in units of the instrument.
+    Costs are commission and slippage paid, in currency. `bars` counts the closes it was held over.
     """
 
     entry_time: np.datetime64
@@ -66,7 +67,7 @@ class Trade:
     pnl: float
     return_: float
     bars: int
-    exit_reason: str  # "target", "stop_loss", "take_profit" or "open"
+    exit_reason: str  # "target", "stop_loss", "take_profit", "ruin" or "open"
 
 
 @dataclass(frozen=True)
