@@ -21,6 +21,8 @@ from storage.manifest import Manifest, seal, unseal
 _ID: Final = re.compile(r"[0-9a-f]{1,64}")
 _SHORTEST_PREFIX: Final = 6
 
+_FileVersion = tuple[int, int, int]
+
 
 @dataclass(frozen=True)
 class Snapshot:
@@ -38,20 +40,21 @@ class Catalog:
         self._root = root
         self._current = root / "CURRENT"
         self._temporary = root / "tmp"
-        self._read: tuple[tuple[int, int, int], tuple[Snapshot, ...]] | None = None
-        self._manifests: dict[tuple[str, int, int], Manifest] = {}
+        self._read: tuple[_FileVersion, tuple[Snapshot, ...]] | None = None
+        self._manifests: dict[tuple[str, _FileVersion], Manifest] = {}
 
     def snapshots(self) -> tuple[Snapshot, ...]:
         """Return every snapshot, oldest first; an empty lake has none."""
         try:
-            state = self._current.stat()
-            version = (state.st_ino, state.st_mtime_ns, state.st_size)
+            version = _version(self._current)
             known = self._read
             if known and known[0] == version:
                 return known[1]
             history = unseal(self._current.read_bytes(), str(self._current))["history"]
         except FileNotFoundError:
             return ()
+        except OSError as error:
+            raise CorruptLake(f"{self._current} cannot be read: {error.strerror}") from None
         found, parent = [], None
         for identity, created_at in history:
             found.append(Snapshot(identity, datetime.fromisoformat(created_at), parent))
@@ -82,19 +85,18 @@ class Catalog:
             return Manifest()
         path = self._path(snapshot.id)
         try:
-            state = path.stat()
-            key = (snapshot.id, state.st_ino, state.st_mtime_ns)
-            known = self._manifests.get(key)
+            version = _version(path)
+            known = self._manifests.get((snapshot.id, version))
             if known is not None:
                 return known
             manifest = Manifest.from_bytes(path.read_bytes(), str(path))
-        except FileNotFoundError:
+        except OSError as error:
             raise CorruptLake(
-                f"{path} is missing: restore it from a backup, or ingest into a new home"
+                f"{path} cannot be read ({error.strerror}): restore it from a backup, or ingest into a new home"
             ) from None
         if manifest.id != snapshot.id:
             raise CorruptLake(f"{path} holds snapshot {manifest.id}, not the one of its name")
-        self._manifests = {**dict(list(self._manifests.items())[-7:]), key: manifest}
+        self._remember(manifest, version)
         return manifest
 
     def commit(self, manifest: Manifest) -> Snapshot:
@@ -113,6 +115,7 @@ class Catalog:
             temporary=self._temporary,
             crash_point=lambda: crash_point("lake.before_manifest"),
         )
+        self._remember(manifest, _version(self._path(manifest.id)))
         crash_point("lake.after_manifest")
         if snapshots and snapshots[-1].id == manifest.id:
             return snapshots[-1]
@@ -128,6 +131,17 @@ class Catalog:
 
     def _path(self, identity: str) -> Path:
         return self._root / "manifests" / f"{identity}.json"
+
+    def _remember(self, manifest: Manifest, version: _FileVersion) -> None:
+        """Keep the manifests read last: parsing one of 500 symbols takes longer than reading a symbol's bars."""
+        recent = list(self._manifests.items())[-7:]
+        self._manifests = {**dict(recent), (manifest.id, version): manifest}
+
+
+def _version(path: Path) -> _FileVersion:
+    """Return what changes when a file is replaced: inode, time and size."""
+    state = path.stat()
+    return state.st_ino, state.st_mtime_ns, state.st_size
 
 
 def _by_prefix(prefix: str, snapshots: tuple[Snapshot, ...]) -> Snapshot:

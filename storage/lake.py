@@ -216,7 +216,8 @@ class Lake:
         try:
             return self._files.read(entry, file), False
         except CorruptLake:
-            if bar_time(new.time[0]) <= file.first and bar_time(new.time[-1]) >= file.last:
+            covers = bar_time(new.time[0]) <= file.first and bar_time(new.time[-1]) >= file.last
+            if covers and len(new) >= file.rows:
                 return RawBars.empty(), True
             raise
 

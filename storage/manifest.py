@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Final
 
@@ -87,9 +87,14 @@ class Manifest:
         """Snapshot id: the first 32 hex digits of a sha256 over instruments and logical hashes."""
         content = {
             "entries": {f"{s}/{t}": entry.logical_hash for (s, t), entry in self.entries.items()},
-            "instruments": {s: i.model_dump(mode="json") for s, i in self.instruments.items()},
+            "instruments": self._facts,
         }
         return hashlib.sha256(orjson.dumps(content, option=orjson.OPT_SORT_KEYS)).hexdigest()[:32]
+
+    @cached_property
+    def _facts(self) -> dict[str, Any]:
+        """The instruments as JSON-ready values, in order of symbol."""
+        return {s: self.instruments[s].model_dump(mode="json") for s in sorted(self.instruments)}
 
     def with_series(self, entry: Entry, instrument: Instrument) -> Manifest:
         """Return the manifest with one series put in or replaced."""
@@ -101,15 +106,19 @@ class Manifest:
     def to_bytes(self) -> bytes:
         """Return the manifest as sealed JSON, series and instruments in order of name."""
         series = sorted(self.entries.values(), key=lambda e: (e.symbol, e.timeframe))
-        return seal(
+        rows = [
             {
-                "snapshot": self.id,
-                "entries": [{**asdict(entry), "logical_hash": entry.logical_hash} for entry in series],
-                "instruments": {
-                    s: self.instruments[s].model_dump(mode="json") for s in sorted(self.instruments)
-                },
+                "symbol": entry.symbol,
+                "timeframe": entry.timeframe,
+                "source": entry.source,
+                "logical_hash": entry.logical_hash,
+                "files": [
+                    vars(file) for file in entry.files
+                ],  # asdict copies deeply: most of a commit's time
             }
-        )
+            for entry in series
+        ]
+        return seal({"snapshot": self.id, "entries": rows, "instruments": self._facts})
 
     @classmethod
     def from_bytes(cls, content: bytes, where: str) -> Manifest:

@@ -250,8 +250,10 @@ def test_a_missing_file_is_named_and_mended_as_well(lake: Lake):
 def test_a_damaged_file_is_not_replaced_by_fewer_bars(lake: Lake):
     lake.upsert(AAPL, "1d", some_bars(300), source="sample")
     damage(lake)
-    with pytest.raises(CorruptLake, match="bars from 2020-01-01T00:00:00Z to 2020-10-26T00:00:00Z"):
-        lake.upsert(AAPL, "1d", some_bars(300)[1:], source="sample")
+    whole = some_bars(300)
+    for fewer in (whole[1:], whole[:-1], whole[np.delete(np.arange(300), 150)]):
+        with pytest.raises(CorruptLake, match="bars from 2020-01-01T00:00:00Z to 2020-10-26T00:00:00Z"):
+            lake.upsert(AAPL, "1d", fewer, source="sample")
 
 
 def test_other_bars_over_the_whole_range_replace_a_damaged_file(lake: Lake):
@@ -355,6 +357,22 @@ def test_a_full_disk_leaves_the_old_snapshot_and_says_so(small_disk: Path):
     assert list((lake.root / "tmp").iterdir()) == []
     lake.upsert(AAPL, "1d", some_bars(310), source="sample")
     assert equal(Lake(lake.root).raw_bars("AAPL"), some_bars(310))
+
+
+WRITE_AND_READ = """
+import sys
+from pathlib import Path
+from storage.lake import Lake
+from tests.lake_samples import AAPL, some_bars
+lake = Lake(Path(sys.argv[1]))
+lake.upsert(AAPL, "1d", some_bars(300), source="sample")
+lake.bars("AAPL")
+sys.exit("pandas was imported" if "pandas" in sys.modules else 0)
+"""
+
+
+def test_writing_and_reading_bars_never_imports_pandas(lake: Lake):
+    assert ended(python(WRITE_AND_READ, lake.root)) == (0, "")
 
 
 def test_a_home_that_cannot_be_written_is_refused_in_words(tmp_path: Path):

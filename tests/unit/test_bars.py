@@ -154,3 +154,14 @@ def test_a_part_of_bars_is_a_view_with_the_same_instrument():
     assert part.symbol == "AAPL"
     assert np.shares_memory(part.close, bars.close)
     assert part.periods_a_year == 252
+
+
+def test_identified_bars_are_hashed_by_their_own_values():
+    bars = some_bars(10).as_bars(AAPL, "1d", logical_hash="of the series")
+    longer = some_bars(12).as_bars(AAPL, "1d", logical_hash="of a longer series")
+    part = RawBars.joined(some_bars(10), RawBars.empty()).as_bars(AAPL, "1d").identified()
+    assert bars.identified().logical_hash == part.logical_hash
+    assert bars[:9].identified().logical_hash != part.logical_hash
+    assert longer.identified().logical_hash != part.logical_hash
+    unadjusted = some_bars(10).as_bars(AAPL, "1d", adjusted=False)
+    assert unadjusted.identified().logical_hash != part.logical_hash
