@@ -89,6 +89,11 @@ class RunStates:
                 watch.task.cancel()
                 await asyncio.gather(watch.task, return_exceptions=True)
 
+    @property
+    def watched_runs(self) -> frozenset[UUID]:
+        """The runs that somebody follows now."""
+        return frozenset(self._watched)
+
     def nudge(self, run_id: UUID) -> None:
         """Look for new states of a run now, if anybody follows it."""
         if run_id in self._watched:

@@ -123,7 +123,7 @@ def prefect(postgres: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iter
         url = f"http://127.0.0.1:{port}/api"
         with httpx.Client(base_url=url, timeout=10, trust_env=False) as http:
             try:
-                eventually(lambda: healthy(http) or process.poll(), seconds=90, what="Prefect's health")
+                eventually(lambda: healthy(http) or process.poll(), seconds=170, what="Prefect's health")
                 assert process.poll() is None, (home / "prefect.log").read_text()
                 served = Prefect(url, http)
                 for name in SLICES:
