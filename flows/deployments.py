@@ -25,6 +25,7 @@ from prefect.client.schemas.actions import (
 )
 from prefect.client.schemas.objects import ConcurrencyLimitConfig, ConcurrencyOptions
 from prefect.client.schemas.responses import DeploymentResponse
+from prefect.client.schemas.schedules import construct_schedule
 from prefect.exceptions import ObjectAlreadyExists, ObjectNotFound
 from prefect.flows import Flow, load_flow_from_entrypoint
 from prefect.utilities.callables import parameter_schema
@@ -47,6 +48,29 @@ class WorkPoolReference(BaseModel):
     job_variables: dict[str, Any] = {}
 
 
+class DeclaredSchedule(BaseModel):
+    """One entry of a deployment's `schedules`, as `prefect.yaml` has it: when, and with what."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    cron: str | None = None
+    interval: float | None = None
+    rrule: str | None = None
+    timezone: str | None = None
+    active: bool = True
+    parameters: dict[str, Any] = {}
+    slug: str | None = None
+
+    def for_prefect(self) -> DeploymentScheduleCreate:
+        """Return it as Prefect's API takes it."""
+        when = construct_schedule(
+            cron=self.cron, interval=self.interval, rrule=self.rrule, timezone=self.timezone
+        )
+        return DeploymentScheduleCreate(
+            schedule=when, active=self.active, parameters=self.parameters, slug=self.slug
+        )
+
+
 class Declared(BaseModel):
     """One entry of `deployments` in `prefect.yaml`: of Prefect's fields those we use, and no others."""
 
@@ -58,7 +82,7 @@ class Declared(BaseModel):
     description: str | None = None
     tags: list[str] = []
     parameters: dict[str, Any] = {}
-    schedules: list[DeploymentScheduleCreate] = []
+    schedules: list[DeclaredSchedule] = []
     concurrency_limit: int | ConcurrencyLimitConfig | None = None
     enforce_parameter_schema: bool = True
 
@@ -153,7 +177,7 @@ async def _create(
         job_variables=declaration.work_pool.job_variables,
         tags=declaration.tags,
         parameters=declaration.parameters,
-        schedules=declaration.schedules,
+        schedules=[schedule.for_prefect() for schedule in declaration.schedules],
         concurrency_limit=limit,
         concurrency_options=options,
         enforce_parameter_schema=declaration.enforce_parameter_schema,

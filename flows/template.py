@@ -29,6 +29,7 @@ import sys
 import time
 from collections.abc import Sequence
 from importlib import import_module
+from pathlib import Path
 from typing import Any, Final
 
 from flows.child import GRACE_SECONDS, live
@@ -38,9 +39,13 @@ BLOCKED: Final = frozenset({signal.SIGINT, signal.SIGTERM})
 
 #: Thread pools of native libraries start a thread at import or first use; a fork must find none of them, and
 #: `worker_limit` runs side by side need no more than a core each.
-SINGLE_THREADED: Final = dict.fromkeys(
-    ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS"), "1"
-)
+SINGLE_THREADED: Final = {
+    "OPENBLAS_NUM_THREADS": "1",
+    "OMP_NUM_THREADS": "1",
+    "MKL_NUM_THREADS": "1",
+    "VECLIB_MAXIMUM_THREADS": "1",
+    "JE_ARROW_MALLOC_CONF": "background_thread:false",  # pyarrow's jemalloc purges from a thread of its own
+}
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -74,15 +79,13 @@ def assert_forkable() -> None:
     """Raise RuntimeError if this process has a second thread: a fork could inherit a lock that nobody releases."""
     import threading
 
+    # No /proc on macOS: there Python's own threads are all that can be seen.
+    native = [name.read_text().strip() for name in Path("/proc/self/task").glob("*/comm")]
     names = [thread.name for thread in threading.enumerate()]
-    try:
-        native = len(os.listdir("/proc/self/task"))  # noqa: PTH208 - no path objects needed for a count
-    except FileNotFoundError:  # no /proc on macOS: Python's own threads are all that can be counted
-        native = len(names)
-    if len(names) > 1 or native > 1:
+    if len(native) > 1 or len(names) > 1:
         raise RuntimeError(
-            f"the template must have one thread before it forks, it has {native} ({', '.join(names)}): "
-            "a module started a thread when it was imported or warmed up"
+            f"the template must have one thread before it forks, it has {', '.join(native or names)}: "
+            "a module started one when it was imported or warmed up"
         )
 
 

@@ -34,8 +34,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("gpt_trader.worker")
 
-#: What every child needs, imported once: Prefect's engine and client, then our flows with all they use.
-PRELOAD: Final = (
+#: What every child needs, imported once: Prefect's engine and client, and what they import late. Then our flows.
+PREFECT: Final = (
     "prefect.flow_engine",
     "prefect.task_engine",
     "prefect.client.orchestration",
@@ -45,9 +45,9 @@ PRELOAD: Final = (
     "anyio._backends._asyncio",
     "encodings.idna",
     "rich._emoji_codes",
-    "flows.backtest",
-    "flows.data",
 )
+
+PRELOAD: Final = (*PREFECT, "flows.backtest", "flows.data")
 
 #: Called after the imports. `warm_up` compiles and runs the simulation once, so that no run pays for it.
 WARM: Final = ("flows.rehearsal:rehearse", "gpt_trader.backtesting.engine:warm_up")
@@ -77,24 +77,24 @@ class Ready:
         self.path.unlink(missing_ok=True)
 
 
-def main() -> int:
-    """Run the worker until SIGTERM or SIGINT; return the exit code."""
+def main(preload: Sequence[str] = PRELOAD, warm: Sequence[str] = WARM, folder: Path | None = None) -> int:
+    """Run the worker until SIGTERM or SIGINT; return the exit code. For the arguments see `serve`."""
     settings, engine = load_settings(), home()
     environment.adopt(environment.for_worker(settings, engine))
     logging.basicConfig(
         level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr
     )
     logging.getLogger("httpx").setLevel(logging.WARNING)  # a line for each poll would be all there is
-    return asyncio.run(serve(settings, engine))
+    return asyncio.run(serve(settings, engine, preload=preload, warm=warm, folder=folder))
 
 
 async def serve(
     settings: Settings,
     engine: Home,
     *,
-    preload: Sequence[str] = PRELOAD,
-    warm: Sequence[str] = WARM,
-    folder: Path | None = None,
+    preload: Sequence[str],
+    warm: Sequence[str],
+    folder: Path | None,
 ) -> int:
     """Serve the work pool until a signal; return 0, or 1 if the template cannot be started.
 
@@ -103,13 +103,14 @@ async def serve(
         engine: The engine's home.
         preload: Modules that the template imports.
         warm: `module:function` names that the template calls then.
-        folder: Whose `prefect.yaml` to register; default: the installation's.
+        folder: Whose `prefect.yaml` to register; None: the installation's.
     """
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     mark = Ready(engine.state / "worker.json")
     mark.write("starting")
+    code = 0
     async with AsyncExitStack() as stack:
         stack.callback(mark.remove)
         forks = await stack.enter_async_context(ForkServer(preload, warm, os.environ))
@@ -121,12 +122,12 @@ async def serve(
             serving.cancel()
         try:
             await serving
-        except asyncio.CancelledError:
+        except* asyncio.CancelledError:
             logger.info("Worker stopped")
-        except TemplateFailed as error:
-            logger.error("%s", error)  # noqa: TRY400 - its own output above holds the traceback
-            return 1
-    return 0
+        except* TemplateFailed as failed:
+            logger.error("%s", failed.exceptions[0])  # noqa: TRY400 - its own output holds the traceback
+            code = 1
+    return code
 
 
 async def _serve(
