@@ -30,7 +30,7 @@ def valid_symbol(value: str) -> str:
     and in names of files.
     """
     upper = value.strip().upper()
-    if not _SYMBOL.fullmatch(upper) or ".." in upper:
+    if not value.isascii() or not _SYMBOL.fullmatch(upper) or ".." in upper:
         raise ValueError("a symbol is 1 to 32 letters, digits or . - _ = ^, starting with a letter or digit")
     return upper
 
