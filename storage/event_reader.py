@@ -8,11 +8,12 @@ restarted server), one small query every half second asks whether any followed c
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections import defaultdict
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Coroutine
 from dataclasses import dataclass, field
 from types import TracebackType
-from typing import Final
+from typing import Any, Final, TypeVar
 
 import psycopg
 from sqlalchemy import URL, select
@@ -22,10 +23,14 @@ from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from storage.events import ANNOUNCEMENTS, BATCH, READ, Event, Position, events_of, read_values
 from storage.tables import CHANNELS
 
+Result = TypeVar("Result")
+
 #: What a lost or refused connection raises; anything else is an error of ours and is not retried.
 _LOST: Final = (OperationalError, InterfaceError)
 _FIRST_PAUSE: Final = 0.05
 _LONGEST_PAUSE: Final = 2.0
+#: How long closing waits for queries under way.
+_CLOSE_SECONDS: Final = 3.0
 
 
 @dataclass(eq=False)
@@ -48,8 +53,9 @@ class AsyncEventReader:
         self._followers: defaultdict[str, set[_Follower]] = defaultdict(set)
         self._wakes: defaultdict[str, int] = defaultdict(int)
         self._reads: dict[tuple[str, Position | None, int], asyncio.Task[list[Event]]] = {}
-        self._tasks: list[asyncio.Task[None]] = []
-        self._closed = False
+        self._queries: set[asyncio.Task[Any]] = set()
+        self._tasks: tuple[asyncio.Task[None], ...] = ()
+        self._closed = asyncio.Event()
         #: Set while the LISTEN connection stands.
         self.listening = asyncio.Event()
 
@@ -58,18 +64,22 @@ class AsyncEventReader:
         self._engine: AsyncEngine = create_async_engine(
             self._url, pool_size=4, max_overflow=0, pool_pre_ping=True, connect_args={"connect_timeout": 10}
         )
-        self._tasks = [asyncio.create_task(self._listen()), asyncio.create_task(self._poll())]
+        self._tasks = (asyncio.create_task(self._listen()), asyncio.create_task(self._poll()))
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """End every follower's stream and close the connections."""
-        self._closed = True
-        for task in self._tasks:
-            task.cancel()
+        self._closed.set()
         self._wake_all()
-        await asyncio.gather(*self._tasks, *self._reads.values(), return_exceptions=True)
+        listening, polling = self._tasks
+        listening.cancel()
+        unfinished = {listening, polling, *self._queries}  # queries end by themselves, see `_started`
+        _, late = await asyncio.wait(unfinished, timeout=_CLOSE_SECONDS)
+        for task in late:
+            task.cancel()
+        await asyncio.gather(*unfinished, return_exceptions=True)
         await self._engine.dispose()
 
     @property
@@ -79,16 +89,11 @@ class AsyncEventReader:
 
     async def read(self, channel: str, after: Position | None = None, limit: int = BATCH) -> list[Event]:
         """Return up to `limit` events behind `after`; see `EventLog.read`."""
-        async with self._engine.connect() as connection:
-            rows = (await connection.execute(READ, read_values(channel, after, limit))).all()
-        return events_of(rows, channel, after)
+        return await asyncio.shield(self._started(self._read(channel, after, limit)))
 
     async def position(self, channel: str) -> Position | None:
         """Return the position of the channel's last event, or None while it has none."""
-        wanted = select(CHANNELS.c.epoch, CHANNELS.c.last_offset).where(CHANNELS.c.channel == channel)
-        async with self._engine.connect() as connection:
-            row = (await connection.execute(wanted)).one_or_none()
-        return None if row is None else Position(row.epoch, row.last_offset)
+        return await asyncio.shield(self._started(self._position(channel)))
 
     async def follow(self, channel: str, after: Position | None = None) -> AsyncIterator[Event]:
         """Yield every event behind `after`, then each new one as it comes; none is lost, none comes twice.
@@ -102,7 +107,7 @@ class AsyncEventReader:
         follower = _Follower(after)
         self._followers[channel].add(follower)
         try:
-            while not self._closed:
+            while not self._closed.is_set():
                 follower.wake.clear()  # before the read: what comes during it wakes us again
                 events = await self._read_patiently(channel, follower)
                 for event in events:
@@ -118,11 +123,11 @@ class AsyncEventReader:
 
     async def _read_patiently(self, channel: str, follower: _Follower) -> list[Event]:
         pause = _FIRST_PAUSE
-        while not self._closed:
+        while not self._closed.is_set():
             try:
                 return await self._read_shared(channel, follower.position)
             except _LOST:
-                await asyncio.sleep(pause)
+                await self._closes_within(pause)
                 pause = min(pause * 2, _LONGEST_PAUSE)
         return []
 
@@ -131,23 +136,42 @@ class AsyncEventReader:
         key = (channel, after, self._wakes[channel])
         task = self._reads.get(key)
         if task is None:
-            task = self._reads[key] = asyncio.create_task(self.read(channel, after))
-            task.add_done_callback(lambda done: self._forget(key, done))
-        return await asyncio.shield(task)  # one follower's end must not cancel the others' read
+            task = self._reads[key] = self._started(self._read(channel, after, BATCH))
+            task.add_done_callback(lambda _: self._reads.pop(key))
+        return await asyncio.shield(task)
 
-    def _forget(self, key: tuple[str, Position | None, int], done: asyncio.Task[list[Event]]) -> None:
-        del self._reads[key]
-        if not done.cancelled():
-            done.exception()  # mark as seen: the followers that waited for it may be gone
+    def _started(self, query: Coroutine[None, None, Result]) -> asyncio.Task[Result]:
+        """Start a query that is not cancelled with whoever waits for it.
+
+        Others may wait for it too, and a handshake that is cut off occupies a slot of the server (and holds up
+        its DROP DATABASE) until authentication_timeout, a minute.
+        """
+        task = asyncio.create_task(query)
+        self._queries.add(task)
+        task.add_done_callback(self._ended)
+        return task
+
+    def _ended(self, task: asyncio.Task[Result]) -> None:
+        self._queries.discard(task)
+        if not task.cancelled():
+            task.exception()  # mark as seen: whoever waited for it may be gone
+
+    async def _read(self, channel: str, after: Position | None, limit: int) -> list[Event]:
+        async with self._engine.connect() as connection:
+            rows = (await connection.execute(READ, read_values(channel, after, limit))).all()
+        return events_of(rows, channel, after)
+
+    async def _position(self, channel: str) -> Position | None:
+        wanted = select(CHANNELS.c.epoch, CHANNELS.c.last_offset).where(CHANNELS.c.channel == channel)
+        async with self._engine.connect() as connection:
+            row = (await connection.execute(wanted)).one_or_none()
+        return None if row is None else Position(row.epoch, row.last_offset)
 
     async def _listen(self) -> None:
         pause = _FIRST_PAUSE
-        address = self._url.set(drivername="postgresql").render_as_string(hide_password=False)
         while True:
             try:
-                async with await psycopg.AsyncConnection.connect(
-                    address, autocommit=True, connect_timeout=10, application_name="gpt-trader listener"
-                ) as connection:
+                async with await self._connected() as connection:
                     await connection.execute(f"LISTEN {ANNOUNCEMENTS}")
                     pause = _FIRST_PAUSE
                     self.listening.set()
@@ -161,9 +185,23 @@ class AsyncEventReader:
             await asyncio.sleep(pause)
             pause = min(pause * 2, _LONGEST_PAUSE)
 
+    async def _connected(self) -> psycopg.AsyncConnection[tuple[object, ...]]:
+        """Return a connection to listen on; when cancelled, finish the handshake and close it first."""
+        address = self._url.set(drivername="postgresql").render_as_string(hide_password=False)
+        connecting = asyncio.ensure_future(
+            psycopg.AsyncConnection.connect(
+                address, autocommit=True, connect_timeout=10, application_name="gpt-trader listener"
+            )
+        )
+        try:
+            return await asyncio.shield(connecting)
+        except asyncio.CancelledError:
+            with contextlib.suppress(psycopg.OperationalError):
+                await (await connecting).close()
+            raise
+
     async def _poll(self) -> None:
-        while True:
-            await asyncio.sleep(self._poll_seconds)
+        while not await self._closes_within(self._poll_seconds):
             if not self._followers:
                 continue
             wanted = select(CHANNELS.c.channel, CHANNELS.c.epoch, CHANNELS.c.last_offset)
@@ -178,6 +216,11 @@ class AsyncEventReader:
             for channel, followers in self._followers.items():
                 if any(follower.position != latest.get(channel) for follower in followers):
                     self._wake(channel)
+
+    async def _closes_within(self, seconds: float) -> bool:
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._closed.wait(), seconds)
+        return self._closed.is_set()
 
     def _wake(self, channel: str) -> None:
         if channel in self._followers:

@@ -61,7 +61,7 @@ class Position:
     @classmethod
     def parse(cls, given: str) -> Position:
         """Return the position that `str` made; raise Refused if it is none."""
-        matched = re.fullmatch(r"([0-9a-z]{1,32}):(\d{1,18})", given)
+        matched = re.fullmatch(r"([0-9a-z]{1,32}):([0-9]{1,18})", given)
         if matched is None:
             raise Refused.of(
                 Problem("position", given, "is not a position", allowed="epoch:offset, e.g. 3f9a01bc:118")

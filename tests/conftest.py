@@ -1,0 +1,89 @@
+"""One embedded PostgreSQL for the whole session, and a fresh migrated database for each test that asks."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+
+import psycopg
+import pytest
+from psycopg import sql
+from pydantic import SecretStr
+from sqlalchemy import URL, Engine, make_url
+
+from gpt_trader.settings import Home, Settings
+from storage import database as databases
+from storage.cluster import ROLE, SUPERUSER
+from storage.postgres import Cluster, prepare
+
+_numbers = itertools.count(1)
+
+
+@pytest.fixture(scope="session")
+def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    """A running embedded server, started as the engine starts it (but for fsync: no test pulls the plug)."""
+    home = Home(tmp_path_factory.mktemp("pg") / "home")
+    cluster = prepare(home)
+    with (cluster.data / "postgresql.conf").open("a", encoding="utf-8") as configuration:
+        configuration.write("fsync = off\n")
+    log = (home.root / "postgres.log").open("wb")
+    environment = {**os.environ, "GPT_TRADER_HOME": str(home.root)}
+    with (
+        log,
+        subprocess.Popen(
+            [sys.executable, "-P", "-m", "storage.postgres"], env=environment, stdout=log, stderr=log
+        ) as process,
+    ):
+        try:
+            databases.wait_ready(Settings(), home, timeout=30)
+            databases.ensure_databases(Settings(), home)
+            databases.migrate(databases.engine(Settings(), home))
+            databases.dispose_engines()  # a database with connections cannot be a template
+            yield cluster
+        finally:
+            process.send_signal(signal.SIGTERM)
+            process.wait(timeout=30)
+
+
+@pytest.fixture
+def database(postgres: Cluster) -> Iterator[URL]:
+    """URL of a migrated database of this test's own, dropped afterwards whoever is still connected."""
+    name = f"test_{next(_numbers)}"
+    admin = psycopg.connect(postgres.url("postgres", role=SUPERUSER), autocommit=True)
+    with admin:
+        admin.execute(
+            sql.SQL("CREATE DATABASE {} TEMPLATE {} OWNER {} STRATEGY FILE_COPY").format(
+                *map(sql.Identifier, (name, databases.APP_DATABASE, ROLE))
+            )
+        )
+    yield make_url(postgres.url(name)).set(drivername="postgresql+psycopg")
+    with psycopg.connect(postgres.url("postgres", role=SUPERUSER), autocommit=True) as admin:
+        admin.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
+
+
+@pytest.fixture
+def database_settings(database: URL) -> Settings:
+    """Settings that point to this test's database, as any external one (Prefect's is the session's)."""
+    return Settings(database_url=SecretStr(database.render_as_string(hide_password=False)))
+
+
+@pytest.fixture
+def engine(database: URL) -> Iterator[Engine]:
+    """This process's engine for the test's database."""
+    engine = databases.engine_for(database)
+    yield engine
+    engine.dispose()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _clusters_of_root(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """As root a home's cluster lies outside the home (`storage.unprivileged`): take it away with the session."""
+    yield
+    for link in tmp_path_factory.getbasetemp().glob("**/database/cluster"):
+        if link.is_symlink():
+            shutil.rmtree(link.resolve(), ignore_errors=True)
