@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cli.connect import connect, is_remote
-from cli.options import current, detail, say
+from cli.options import current, say
 from cli.prepare import Prepared, prepare
 from cli.result_view import show_result
 from cli.runs import finish, start
@@ -16,7 +16,7 @@ from gpt_trader.requests import BacktestRequest
 from gpt_trader.slices import SLICES
 
 if TYPE_CHECKING:
-    from cli.client import Json
+    from cli.client import Client, Json
 
 
 def run_backtest(values: Mapping[str, Any], *, in_process: bool, open_report: bool | None) -> None:
@@ -24,32 +24,31 @@ def run_backtest(values: Mapping[str, Any], *, in_process: bool, open_report: bo
     if values.get("symbol") is None:
         raise Refused.of(Problem("symbol", None, "is missing: give --symbol, e.g. --symbol AAPL"))
     prepared = prepare(BacktestRequest, values)
-    result, link = _in_process(prepared) if in_process else _by_the_api(prepared)
-    show_result(result, prefect_link=link)
-    if _wanted(open_report, values):
-        _open(result)
-
-
-def _by_the_api(prepared: Prepared) -> tuple[Json, str | None]:
-    route = SLICES["backtest"].route
-    with connect() as client:
-        started = start(prepared, lambda server, body: server.submit(route, body), client)
-        return finish(client, started, "backtest"), started.links.get("prefect_ui")
-
-
-def _in_process(prepared: Prepared) -> tuple[Json, str | None]:
-    if is_remote():
+    if in_process and is_remote():
         raise Refused(
             "--in-process runs on this machine's own engine: leave --server and GPT_TRADER_SERVER out"
         )
+    with connect() as client:
+        result, links = _in_process(prepared, client) if in_process else _by_the_api(prepared, client)
+        show_result(result, links=client.absolute(links))
+        if values.get("report") is not False and _wanted(open_report):
+            _open(client, str(result["run_id"]))
+
+
+def _by_the_api(prepared: Prepared, client: Client) -> tuple[Json, Mapping[str, str]]:
+    route = SLICES["backtest"].route
+    started = start(prepared, lambda server, body: server.submit(route, body), client)
+    return finish(client, started, "backtest"), started.links
+
+
+def _in_process(prepared: Prepared, client: Client) -> tuple[Json, Mapping[str, str]]:
     from cli.in_process import run_in_process
 
-    return run_in_process("backtest", prepared), None
+    result = run_in_process("backtest", prepared, client)
+    return result, client.run(str(result["run_id"])).get("links") or {}
 
 
-def _wanted(open_report: bool | None, values: Mapping[str, Any]) -> bool:
-    if values.get("report") is False or is_remote():
-        return False
+def _wanted(open_report: bool | None) -> bool:
     if open_report is not None:
         return open_report
     if current().machine:
@@ -59,15 +58,14 @@ def _wanted(open_report: bool | None, values: Mapping[str, Any]) -> bool:
     return load_settings().open_report
 
 
-def _open(result: Mapping[str, Any]) -> None:
-    report = (result.get("artifacts") or {}).get("report")
-    if not report or not Path(str(report)).is_file():
-        say("there is no report to open")
-        return
+def _open(client: Client, run_id: str) -> None:
+    """Open the report in a browser, from a copy: the API wants a key that a browser does not have."""
+    import tempfile
     import webbrowser
 
-    address = Path(str(report)).absolute().as_uri()
-    if not webbrowser.open(address):
-        say(f"no browser could be started: open {address}")
-    else:
-        detail(f"opened {address}")
+    page = client.report(run_id)
+    with tempfile.NamedTemporaryFile(prefix=f"gpt-trader-{run_id}-", suffix=".html", delete=False) as copy:
+        copy.write(page)
+    address = Path(copy.name).as_uri()
+    opened = webbrowser.open(address)
+    say(f"opened {address}" if opened else f"no browser could be started: open {address}")

@@ -104,6 +104,16 @@ class Client:
         """Return what a run found."""
         return self._object("GET", f"{ROOT}/workflows/runs/{_part(run_id)}/result")
 
+    def report(self, run_id: str) -> bytes:
+        """Return a run's report, a whole HTML page."""
+        headers = {"Accept": "text/html, application/problem+json"}
+        path = f"{ROOT}/workflows/runs/{_part(run_id)}/report"
+        return self._wire.request("GET", path, headers=headers).body
+
+    def absolute(self, links: Mapping[str, str]) -> dict[str, str]:
+        """Return links as whole addresses: the API names its own by path alone."""
+        return {name: f"{self.url}{link}" if link.startswith("/") else link for name, link in links.items()}
+
     def logs(self, run_id: str) -> list[Json]:
         """Return a run's log lines, oldest first."""
         return self._items(f"{ROOT}/workflows/runs/{_part(run_id)}/logs")

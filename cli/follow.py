@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import signal
 import time
 from collections.abc import Callable, Iterator
@@ -13,6 +14,7 @@ from cli.client import FINAL_STATES, Client, Json
 from cli.failures import Interrupted
 from cli.options import detail, say
 from cli.sse import Event
+from gpt_trader import errors
 from gpt_trader.errors import Denied, EngineUnreachable, GptTraderError, NotFound, RunFailed
 
 Show = Callable[[Event], None]
@@ -21,6 +23,12 @@ Show = Callable[[Event], None]
 PATIENCE: Final = 60.0
 #: Seconds a cancelled run is given to stop.
 CANCEL_PATIENCE: Final = 30.0
+#: Prefect's words for an exception that ended a flow: the name of its class, then what it says.
+_RAISED: Final = re.compile(r"exception:? (?P<type>\w+): (?P<detail>.*)", re.DOTALL)
+_REFUSALS: Final = {
+    kind.__name__: kind
+    for kind in (errors.BadBars, errors.NotEnoughBars, errors.NotFound, errors.Refused, errors.UnknownName)
+}
 _FIRST_PAUSE: Final = 0.1
 _LONGEST_PAUSE: Final = 2.0
 
@@ -137,13 +145,23 @@ def _cancelled(client: Client, run_id: str) -> str:
 
 
 def demand_completed(run_id: str, final: Json) -> None:
-    """Raise RunFailed, with the run's own message and where its log is, unless it completed."""
+    """Return if the run completed; otherwise raise, with its own message and where its log is.
+
+    Raises:
+        Refused, NotFound or BadBars: the run refused its input, as its message says by naming the error.
+        RunFailed: anything else.
+    """
     state = str(final.get("state", ""))
     if state == "COMPLETED":
         return
     message = _message(final) or "without a message"
-    hint = f"the log: gpt-trader workflow logs {run_id}"
-    raise RunFailed(f"run {run_id} ended {state}: {message}; {hint}")
+    kind: type[GptTraderError] = RunFailed
+    raised = _RAISED.search(message)
+    if (
+        raised and raised["type"] in _REFUSALS
+    ):  # what the input has done in the run is still the input's fault
+        kind, message = _REFUSALS[raised["type"]], raised["detail"]
+    raise kind(f"run {run_id} ended {state}: {message}; its log: gpt-trader workflow logs {run_id}")
 
 
 @contextmanager

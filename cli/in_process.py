@@ -10,7 +10,6 @@ import os
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from cli.connect import connect
 from cli.follow import demand_completed
 from cli.options import current, say
 from gpt_trader.errors import EngineUnreachable
@@ -18,28 +17,27 @@ from gpt_trader.settings import ENV_PREFIX, home, load_settings
 from gpt_trader.slices import SLICES
 
 if TYPE_CHECKING:
-    from cli.client import Json
+    from cli.client import Client, Json
     from cli.prepare import Prepared
 
 
-def run_in_process(name: str, prepared: Prepared) -> Json:
+def run_in_process(name: str, prepared: Prepared, client: Client) -> Json:
     """Run the slice's flow here and return its result as the API gives it.
 
     Raises:
         RunFailed: the flow ended without a result; with `--verbose` its own exception follows as the cause.
     """
-    with connect() as client:
-        prepared.register(client)
-        _use_engine()
-        say("loading the flow: this takes some seconds, the warm worker has done it before")
-        module, _, function = SLICES[name].flow.rpartition(".")
-        flow: Any = getattr(import_module(module), function)
-        state = flow(prepared.request, return_state=True)
-        run_id = str(state.state_details.flow_run_id)
-        if current().verbose and not state.is_completed():
-            state.result(raise_on_failure=True)
-        demand_completed(run_id, {"state": str(state.type.value), "message": state.message})
-        return client.result(run_id)
+    prepared.register(client)
+    _use_engine()
+    say("loading the flow: this takes some seconds, the warm worker has done it before")
+    module, _, function = SLICES[name].flow.rpartition(".")
+    flow: Any = getattr(import_module(module), function)
+    state = flow(prepared.request, return_state=True)
+    run_id = str(state.state_details.flow_run_id)
+    if current().verbose and not state.is_completed():
+        state.result(raise_on_failure=True)
+    demand_completed(run_id, {"state": str(state.type.value), "message": state.message})
+    return client.result(run_id)
 
 
 def _use_engine() -> None:

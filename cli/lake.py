@@ -33,7 +33,7 @@ def ingest_bars(values: Mapping[str, Any]) -> None:
     with connect() as client:
         started = start(prepared, lambda server, body: server.submit(route, body), client)
         result = finish(client, started, "data ingest")
-    show_result(result, prefect_link=started.links.get("prefect_ui"))
+    show_result(result, links=client.absolute(started.links))
 
 
 def show_symbols() -> None:

@@ -12,7 +12,8 @@ if TYPE_CHECKING:
     from cli.follow import Show
     from cli.sse import Event
 
-_LOUD: Final = frozenset({"WARNING", "ERROR", "CRITICAL"})
+#: Shown unasked. An error is said by the run's last state, without its traceback.
+_LOUD: Final = "WARNING"
 
 
 @contextmanager
@@ -67,8 +68,10 @@ def _line(event: Event) -> None:
 
 
 def _is_wanted(event: Event) -> bool:
-    return current().verbose or str(event.data.get("level", "")).upper() in _LOUD
+    return current().verbose or str(event.data.get("level", "")).upper() == _LOUD
 
 
 def _log_line(event: Event) -> str:
-    return f"{str(event.data.get('level', '')).lower()}: {event.data.get('message', '')}"
+    message = str(event.data.get("message", ""))
+    shown = message if current().verbose else message.partition("\n")[0]
+    return f"{str(event.data.get('level', '')).lower()}: {shown}"

@@ -100,7 +100,7 @@ def shown(value: object) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, float):
-        return f"{value:,.6g}"
+        return f"{value:,.0f}" if abs(value) >= 1e6 else f"{value:,.6g}"
     if isinstance(value, Mapping):
         return ", ".join(f"{name}={shown(part)}" for name, part in value.items())
     if isinstance(value, list | tuple):

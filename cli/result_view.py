@@ -36,24 +36,24 @@ _METRICS: Final[Mapping[str, tuple[str, str]]] = {
 _SAID_ELSEWHERE: Final = frozenset({"benchmark_return"})
 
 
-def show_result(result: Mapping[str, Any], *, prefect_link: str | None = None) -> None:
+def show_result(result: Mapping[str, Any], *, links: Mapping[str, str] | None = None) -> None:
     """Write a result in the format that was asked for; JSON and YAML hold it as the API gave it."""
     if "metrics" not in result:
         emit(dict(result), table=lambda: _facts(result), rows=lambda: _ingested(result))
         return
     emit(
         dict(result),
-        table=lambda: _backtest(result, prefect_link),
+        table=lambda: _backtest(result, links or {}),
         rows=lambda: [{"metric": name, "value": value} for name, value in result["metrics"].items()],
     )
 
 
-def _backtest(result: Mapping[str, Any], prefect_link: str | None) -> Iterable[RenderableType]:
+def _backtest(result: Mapping[str, Any], links: Mapping[str, str]) -> Iterable[RenderableType]:
     from rich.text import Text
 
     metrics: Mapping[str, Any] = result["metrics"]
     benchmark = _benchmark(result)
-    title = Text(f"{result['symbol']}  {result['strategy']}", style="bold")
+    title = Text(f"{result['symbol']}  {short_strategy(result['strategy'])}", style="bold")
     params = shown(result.get("params") or {})
     title.append(f"({params})" if params else "", style="not bold")
     yield title
@@ -76,10 +76,16 @@ def _backtest(result: Mapping[str, Any], prefect_link: str | None) -> Iterable[R
             "run": result.get("run_id"),
             "snapshot": result.get("snapshot_id"),
             "result": result.get("result_hash"),
-            "report": artifacts.get("report"),
-            "Prefect": prefect_link,
+            "report": artifacts.get("report") or links.get("report"),
+            "Prefect": links.get("prefect"),
         }
     )
+
+
+def short_strategy(name: str | None) -> str:
+    """Return a name as it is, and `user:<sha256>:<Class>` as the class and what tells the file."""
+    parts = (name or "").split(":")
+    return f"{parts[2]} [{parts[1][:12]}]" if len(parts) == 3 and parts[0] == "user" else name or ""
 
 
 def _right(rows: Iterable[Row], columns: Mapping[str, str]) -> RenderableType:

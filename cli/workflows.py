@@ -15,7 +15,7 @@ from cli.options import current, say
 from cli.parameters import literal
 from cli.prepare import prepare_flat
 from cli.render import emit, grid, listing, pairs, shown, write
-from cli.result_view import show_result
+from cli.result_view import short_strategy, show_result
 from cli.runs import finish, start
 from gpt_trader.errors import Conflict, NotFound, RunFailed, UnknownName
 from gpt_trader.slices import SLICES
@@ -40,7 +40,7 @@ def show_run_or_workflow(name: str) -> None:
     with connect() as client:
         if _RUN_ID.fullmatch(name):
             run = client.run(name)
-            emit(run, table=lambda: [pairs(_run_facts(run))])
+            emit(run, table=lambda: [pairs(_run_facts(run) | client.absolute(run.get("links") or {}))])
             return
         workflow = _workflow(client, name)
     fields = _fields(workflow)
@@ -61,19 +61,23 @@ def run_workflow(name: str, given: Mapping[str, str], *, follow: bool) -> None:
             started = client.start_workflow(name, body)
         result = finish(client, started, name) if follow else None
     if result is not None:
-        show_result(result, prefect_link=started.links.get("prefect_ui"))
+        show_result(result, links=client.absolute(started.links))
         return
     facts = started.as_dict()
     plain = {field: value for field, value in facts.items() if field != "links"}
-    emit(facts, table=lambda: [pairs(plain | dict(started.links))])
+    emit(facts, table=lambda: [pairs(plain | client.absolute(started.links))])
 
 
 def show_runs(*, name: str | None, state: str | None, tag: str | None, limit: int) -> None:
     """List runs, newest first."""
     with connect() as client:
         items = client.runs(name=name, state=state.upper() if state else None, tag=tag, limit=limit)
-    columns = {"run_id": "run", "flow": "workflow", "state": "state", "created_at": "created", "tags": "tags"}
-    listing(items, columns, empty="no runs yet")
+    columns = {"run_id": "run", "flow": "workflow", "about": "about", "state": "state", "created": "created"}
+    emit(
+        items,
+        rows=lambda: items,
+        table=lambda: [grid(map(_run_row, items), columns) if items else "no runs yet"],
+    )
 
 
 def show_logs(run_id: str, *, follow: bool) -> None:
@@ -122,7 +126,7 @@ def show_run_result(run_id: str) -> None:
             raise Conflict(f"run {run_id} is {state}: it has no result yet; {hint}")
         demand_completed(run_id, run)
         result = client.result(run_id)
-    show_result(result, prefect_link=(run.get("links") or {}).get("prefect_ui"))
+    show_result(result, links=client.absolute(run.get("links") or {}))
 
 
 def reproduce_run(run_id: str) -> None:
@@ -131,7 +135,7 @@ def reproduce_run(run_id: str) -> None:
         original = client.result(run_id)
         started = client.reproduce(run_id)
         result = finish(client, started, "reproduce")
-    show_result(result, prefect_link=started.links.get("prefect_ui"))
+    show_result(result, links=client.absolute(started.links))
     before, after = original.get("result_hash"), result.get("result_hash")
     if before != after:
         raise RunFailed(f"the result differs: {run_id} had {before}, {started.run_id} has {after}")
@@ -175,13 +179,26 @@ def _type(facts: Mapping[str, Any]) -> str:
     return "|".join(options) or str(facts.get("format") or facts.get("type") or "")
 
 
+def _run_row(run: Mapping[str, Any]) -> Json:
+    """Return a run as a table shows it: what it is about, and times to the second."""
+    request: Mapping[str, Any] = run.get("request") or {}
+    about = [
+        request.get("symbol") or ", ".join(request.get("symbols") or ()),
+        short_strategy(request.get("strategy")),
+    ]
+    created = str(run.get("created_at") or "").partition(".")[0].replace("T", " ").removesuffix("Z")
+    return {**run, "about": " ".join(filter(None, about)), "created": created}
+
+
 def _run_facts(run: Mapping[str, Any]) -> dict[str, Any]:
-    facts = {
+    """Return a run's facts for a table; of its request, what was given."""
+    given = {name: value for name, value in (run.get("request") or {}).items() if value not in (None, {}, [])}
+    facts = {**run, "request": given}
+    return {
         name.replace("_", " "): value
-        for name, value in run.items()
-        if name != "links" and value not in ({}, [])
+        for name, value in facts.items()
+        if name != "links" and value not in (None, {}, [])
     }
-    return facts | dict(run.get("links") or {})
 
 
 def _log_line(line: Mapping[str, Any]) -> str:

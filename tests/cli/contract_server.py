@@ -107,6 +107,10 @@ class Contract:
         symbol = getattr(request, "symbol", "")
         if symbol in ("SLOW", "STUCK"):
             return
+        if symbol == "EMPTY":
+            message = "Flow run encountered an exception: NotEnoughBars: start: no bars in this range"
+            run.tell("state", state="FAILED", name="Failed", message=message)
+            return
         if symbol == "FAIL":
             run.tell("log", level="ERROR", message="no bars of FAIL")
             run.tell(
@@ -170,6 +174,9 @@ class Handler(BaseHTTPRequestHandler):
                 self._events(self._run(run_id))
             case ("GET", "workflows", "runs", run_id, "result"):
                 self._json(200, _result(self._run(run_id)))
+            case ("GET", "workflows", "runs", run_id, "report"):
+                self._run(run_id)
+                self._send(200, b"<html>the report</html>", **{"Content-Type": "text/html"})
             case ("GET", "workflows", "runs", run_id, "logs"):
                 lines = [values for kind, values in self._run(run_id).events if kind == "log"]
                 self._json(200, _listing([{"at": "2026-01-02T03:04:05Z", **line} for line in lines]))
@@ -279,15 +286,17 @@ class Handler(BaseHTTPRequestHandler):
         }
 
     def _links(self, run: Run) -> dict[str, str]:
-        here = f"{self.contract.url}/api/v1/workflows/runs/{run.id}"
+        here = f"/api/v1/workflows/runs/{run.id}"
         parts = ("events", "result", "report", "logs", "cancel")
         prefect = f"http://127.0.0.1:4200/runs/flow-run/{run.id}"
-        return {"self": here, "prefect_ui": prefect} | {part: f"{here}/{part}" for part in parts}
+        return {"self": here, "prefect": prefect} | {part: f"{here}/{part}" for part in parts}
 
     def _json(self, status: int, value: Any, **headers: str) -> None:
-        content = json.dumps(value).encode()
+        kind = "application/json" if status < 400 else "application/problem+json"
+        self._send(status, json.dumps(value).encode(), **{"Content-Type": kind}, **headers)
+
+    def _send(self, status: int, content: bytes, **headers: str) -> None:
         self.send_response(status)
-        self.send_header("Content-Type", "application/json" if status < 400 else "application/problem+json")
         self.send_header("Content-Length", str(len(content)))
         for name, header in headers.items():
             self.send_header(name, header)

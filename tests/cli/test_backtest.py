@@ -80,6 +80,7 @@ def test_table_shows_the_metrics_beside_buy_and_hold(server: Contract, cli: Comm
     assert "2005-01-03 → 2012-12-31, 2013 bars" in shown.out
     for fact in ("/runs/report.html", "f" * 64, "http://127.0.0.1:4200/runs/flow-run/", *server.runs):
         assert fact in shown.out
+    assert "/api/v1/" not in shown.out
     assert "\x1b" not in shown.out
 
 
@@ -150,9 +151,26 @@ def test_a_failed_run_says_why_and_where_its_log_is(server: Contract, cli: Comma
     failed = cli("backtest", "--symbol", "FAIL")
     (run,) = server.runs
     assert (failed.code, failed.out) == (1, "")
-    assert "error: no bars of FAIL" in failed.err, "the run's own error line"
+    assert "no bars of FAIL" not in failed.err, "the log is for --verbose"
     assert "allowed: AAPL, MSFT" in failed.err
     assert f"gpt-trader workflow logs {run}" in failed.err
+
+
+def test_input_that_the_run_refuses_is_refused_input(server: Contract, cli: Command) -> None:
+    failed = cli("--output json backtest --symbol EMPTY")
+    problem = json.loads(failed.err)
+    assert (failed.code, problem["type"]) == (2, "not-enough-bars")
+    assert "FAILED: start: no bars in this range; its log: " in problem["detail"]
+
+
+def test_the_report_is_opened_in_a_browser(server: Contract, process: Command, tmp_path: Path) -> None:
+    browser = tmp_path / "browser"
+    browser.write_text(f'#!/bin/sh\nprintf "%s" "$1" > {tmp_path}/opened\n')
+    browser.chmod(0o755)
+    done = process("backtest --symbol AAPL --open-report", BROWSER=f"{browser} %s", TMPDIR=str(tmp_path))
+    assert done.code == 0, done.err
+    address = (tmp_path / "opened").read_text()
+    assert Path(address.removeprefix("file://")).read_text() == "<html>the report</html>"
 
 
 def test_a_failed_run_in_a_machine_format(server: Contract, cli: Command) -> None:
