@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -98,6 +99,7 @@ def _summary(strategy: type[Strategy]) -> StrategySummary:
     return StrategySummary(name=strategy.name, summary=strategy.summary, origin=origin)
 
 
+@lru_cache(maxsize=256)
 def _view(strategy: type[Strategy]) -> StrategyView:
     defaults = strategy()
     return StrategyView(
