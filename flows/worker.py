@@ -22,9 +22,10 @@ from typing import TYPE_CHECKING, Any, Final
 from flows import environment
 from flows.claims import Claims
 from flows.forkserver import ForkServer, TemplateFailed
+from flows.wake import Pace
 from gpt_trader.settings import Home, Settings, home, load_settings
+from storage.database import app_url, ensure_databases, migrate, wait_ready
 from storage.database import engine as database_engine
-from storage.database import ensure_databases, migrate, wait_ready
 
 if TYPE_CHECKING:
     from prefect.client.orchestration import PrefectClient
@@ -160,9 +161,12 @@ async def _serve(
     async with worker, asyncio.TaskGroup() as group:
         group.create_task(_mark_ready(forks, mark))
         group.create_task(_sync(worker))
+        pace = Pace(app_url(settings, engine), settings.worker_poll_seconds)
+        listening = group.create_task(pace.listen())
         try:
-            await _poll(worker, settings.worker_poll_seconds)
+            await _poll(worker, pace)
         finally:
+            listening.cancel()
             async with asyncio.timeout(DRAIN_SECONDS):
                 await worker.drain()
 
@@ -193,14 +197,15 @@ async def _mark_ready(forks: ForkServer, mark: Ready) -> None:
     logger.info("Ready: the template %s is warm", forks.pid)
 
 
-async def _poll(worker: WarmWorker, seconds: float) -> None:
+async def _poll(worker: WarmWorker, pace: Pace) -> None:
     """Ask for scheduled runs for ever; while the server is away, ask less often and say so once."""
     import httpx
 
     away = 0
     while True:
         try:
-            await worker.get_and_submit_flow_runs()
+            if await worker.get_and_submit_flow_runs():
+                pace.busy()
         except httpx.HTTPError as error:
             away += 1
             if away == 1:
@@ -209,7 +214,7 @@ async def _poll(worker: WarmWorker, seconds: float) -> None:
             if away:
                 logger.info("Prefect's server answers again")
             away = 0
-        await asyncio.sleep(min(seconds * 2 ** min(away, 10), 2.0) if away else seconds)
+        await (asyncio.sleep(min(0.1 * 2**away, 2.0)) if away else pace.pause())
 
 
 async def _sync(worker: WarmWorker) -> None:
