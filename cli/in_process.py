@@ -42,9 +42,9 @@ def run_in_process(name: str, prepared: Prepared, client: Client) -> Json:
 
 def _use_engine() -> None:
     """Point this process at the engine's Prefect, before Prefect is imported."""
-    from cli.engine import ensure_engine
+    from cli.engine import ensure_engine, find_engine
 
-    address = ensure_engine(load_settings(), home(), say=say)
+    address = find_engine(home()) or ensure_engine(load_settings(), home(), say=say)
     if not address.prefect_url:
         raise EngineUnreachable("this engine has no Prefect server: gpt-trader status")
     os.environ["PREFECT_API_URL"] = f"{address.prefect_url}/api"
