@@ -14,7 +14,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
 from flows import environment
-from gpt_trader.errors import EngineUnreachable, GptTraderError
+from gpt_trader.errors import GptTraderError, Refused
 from gpt_trader.settings import Home, Settings, home, load_settings
 from storage.database import ensure_databases, prefect_url, wait_ready
 
@@ -35,7 +35,9 @@ def main() -> int:
     settings, engine = load_settings(), home()
     try:
         if settings.prefect_port == 0:
-            raise EngineUnreachable("GPT_TRADER_PREFECT_PORT must be an actual port here, not 0")
+            raise Refused(
+                "GPT_TRADER_PREFECT_PORT must be an actual port here, not 0: the supervisor picks one"
+            )
         environment.adopt(environment.for_server(settings, engine, HOST))
         database = _Beside(lambda: _prepare_database(settings, engine))
         _import_prefect()

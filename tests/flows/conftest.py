@@ -120,7 +120,7 @@ def engine_parts(postgres: Cluster, tmp_path_factory: pytest.TempPathFactory) ->
     with psycopg.connect(postgres.url("postgres", role=SUPERUSER), autocommit=True) as admin:
         for name in ("flows_app", "flows_prefect"):
             admin.execute(sql.SQL("CREATE DATABASE {} OWNER {}").format(*map(sql.Identifier, (name, ROLE))))
-    port = _free_port()
+    port = free_port()
     folder = tmp_path_factory.mktemp("flows")
     environment = {
         **{
@@ -202,7 +202,7 @@ def _healthy(client: httpx.Client) -> bool:
         return False
 
 
-def _free_port() -> int:
+def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
