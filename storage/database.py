@@ -12,7 +12,7 @@ import json
 import os
 import time
 from functools import partial
-from typing import Final
+from typing import Any, Final
 
 import psycopg
 from psycopg import sql
@@ -101,6 +101,15 @@ def ensure_databases(settings: Settings, home: Home) -> None:
         found = connection.execute("SELECT 1 FROM pg_extension WHERE extname = 'pg_trgm'").fetchone()
         if found is None:
             _create(connection, sql.SQL("CREATE EXTENSION IF NOT EXISTS pg_trgm"), str(url.database))
+
+
+def libpq_arguments(url: URL) -> dict[str, Any]:
+    """Return what to give psycopg to connect to a URL (written out again as text, not every name would survive)."""
+    options = {
+        name: value if isinstance(value, str) else ",".join(value) for name, value in url.query.items()
+    }
+    place = url.translate_connect_args(username="user", database="dbname")
+    return {"connect_timeout": _CONNECT_SECONDS, "application_name": "gpt-trader", **place, **options}
 
 
 def engine(settings: Settings, home: Home) -> Engine:
@@ -193,7 +202,7 @@ def _checked(field: str, given: str) -> URL:
     allowed = "postgresql://user:password@host:port/name"
     try:
         url = make_url(given)
-    except ArgumentError:
+    except (ArgumentError, ValueError):  # the latter for a port that is no number
         raise Refused.of(Problem(field, None, "is not a URL", allowed)) from None
     dialect = url.get_backend_name() if url.drivername != "postgres" else "postgresql"
     if dialect != "postgresql":
@@ -225,12 +234,7 @@ def _for_asyncpg(url: URL) -> URL:
 def _connect(url: URL) -> psycopg.Connection[tuple[object, ...]]:
     """Return an autocommitting connection, or raise EngineUnreachable."""
     try:
-        return psycopg.connect(
-            url.set(drivername="postgresql").render_as_string(hide_password=False),
-            autocommit=True,
-            connect_timeout=_CONNECT_SECONDS,
-            application_name="gpt-trader",
-        )
+        return psycopg.connect(**libpq_arguments(url), autocommit=True)
     except psycopg.OperationalError as error:
         raise _unreachable(url, error) from None
 

@@ -20,6 +20,7 @@ from sqlalchemy import URL, select
 from sqlalchemy.exc import InterfaceError, OperationalError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
+from storage.database import libpq_arguments
 from storage.events import ANNOUNCEMENTS, BATCH, READ, Event, Position, events_of, read_values
 from storage.tables import CHANNELS
 
@@ -187,12 +188,8 @@ class AsyncEventReader:
 
     async def _connected(self) -> psycopg.AsyncConnection[tuple[object, ...]]:
         """Return a connection to listen on; when cancelled, finish the handshake and close it first."""
-        address = self._url.set(drivername="postgresql").render_as_string(hide_password=False)
-        connecting = asyncio.ensure_future(
-            psycopg.AsyncConnection.connect(
-                address, autocommit=True, connect_timeout=10, application_name="gpt-trader listener"
-            )
-        )
+        arguments = {**libpq_arguments(self._url), "application_name": "gpt-trader listener"}
+        connecting = asyncio.ensure_future(psycopg.AsyncConnection.connect(**arguments, autocommit=True))
         try:
             return await asyncio.shield(connecting)
         except asyncio.CancelledError:
