@@ -8,6 +8,7 @@ as server-sent events. What a run does depends on its symbol: `FAIL` fails, `SLO
 from __future__ import annotations
 
 import json
+import sys
 import threading
 import uuid
 from collections.abc import Iterator
@@ -374,12 +375,20 @@ def _result(run: Run) -> dict[str, Any]:
     }
 
 
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def handle_error(self, *args: Any) -> None:
+        """Stay silent where a client hangs up, as one does that has seen a run's last state."""
+        if not isinstance(sys.exception(), ConnectionError):
+            super().handle_error(*args)
+
+
 @contextmanager
 def serving(contract: Contract) -> Iterator[Contract]:
     """Serve the contract on a free port of loopback."""
     handler = type("BoundHandler", (Handler,), {"contract": contract})
-    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
-    server.daemon_threads = True
+    server = _Server(("127.0.0.1", 0), handler)
     contract.url = f"http://127.0.0.1:{server.server_port}"
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
     thread.start()
