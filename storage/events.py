@@ -17,8 +17,8 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, ClassVar, Final
 
-from sqlalchemy import Connection, Engine, Row, TextClause, delete, select, text, update
-from sqlalchemy.dialects.postgresql import insert as upsert
+from sqlalchemy import Connection, Engine, Row, TextClause, delete, select, text
+from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.exc import OperationalError
 
 from gpt_trader.crash_points import crash_point
@@ -164,6 +164,8 @@ def append_within(connection: Connection, channel: str, events: Sequence[NewEven
     The channel stays locked to other writers until the transaction ends: append last, and to one channel only.
     """
     _check_channel(channel)
+    if all(event.key is None for event in events):
+        return _append_keyless(connection, channel, events)
     epoch, last = _lock(connection, channel)
     known = _known_keys(connection, channel, [event.key for event in events if event.key is not None])
     positions: list[Position] = []
@@ -177,7 +179,7 @@ def append_within(connection: Connection, channel: str, events: Sequence[NewEven
                 known[event.key] = position
         positions.append(position)
     if fresh:
-        _insert(connection, channel, epoch, last, fresh)
+        connection.execute(_APPEND, _append_values(channel, fresh))
     return positions
 
 
@@ -233,15 +235,40 @@ _TRIM: Final = text(
     """
 )
 
-_INSERT: Final = text(
+#: The update takes the channel's lock and, having waited for it, goes on from the newest offset.
+_APPEND: Final = text(
     """
+    WITH place AS (
+        UPDATE channels SET last_offset = last_offset + :count, updated_at = clock_timestamp()
+        WHERE channel = :channel RETURNING epoch, last_offset - :count AS last
+    )
     INSERT INTO events (channel, epoch, "offset", type, data, key)
-    SELECT :channel, :epoch, :last + row.number, row.type, row.data::json, row.key
-    FROM unnest(CAST(:types AS text[]), CAST(:documents AS text[]), CAST(:keys AS text[]))
+    SELECT :channel, place.epoch, place.last + row.number, row.type, row.data::json, row.key
+    FROM place, unnest(CAST(:types AS text[]), CAST(:documents AS text[]), CAST(:keys AS text[]))
         WITH ORDINALITY AS row (type, data, key, number)
     ORDER BY row.number
+    RETURNING epoch, "offset"
     """
 )
+
+
+def _append_keyless(connection: Connection, channel: str, events: Sequence[NewEvent]) -> list[Position]:
+    values = _append_values(channel, events)
+    rows = connection.execute(_APPEND, values).all()
+    while not rows:  # the channel is new, or was removed just now
+        _make(connection, channel)
+        rows = connection.execute(_APPEND, values).all()
+    return sorted((Position(row.epoch, row.offset) for row in rows), key=lambda position: position.offset)
+
+
+def _append_values(channel: str, events: Sequence[NewEvent]) -> dict[str, Any]:
+    return {
+        "channel": channel,
+        "count": len(events),
+        "types": [event.type for event in events],
+        "documents": [json.dumps(event.data, allow_nan=False) for event in events],
+        "keys": [event.key for event in events],
+    }
 
 
 def _lock(connection: Connection, channel: str) -> tuple[str, int]:
@@ -252,9 +279,13 @@ def _lock(connection: Connection, channel: str) -> tuple[str, int]:
         .with_for_update()
     )
     while (found := connection.execute(row).one_or_none()) is None:
-        fresh = upsert(CHANNELS).values(channel=channel, epoch=secrets.token_hex(4))
-        connection.execute(fresh.on_conflict_do_nothing())
+        _make(connection, channel)
     return found.epoch, found.last_offset
+
+
+def _make(connection: Connection, channel: str) -> None:
+    fresh = insert(CHANNELS).values(channel=channel, epoch=secrets.token_hex(4))
+    connection.execute(fresh.on_conflict_do_nothing())
 
 
 def _known_keys(connection: Connection, channel: str, keys: Sequence[str]) -> dict[str, Position]:
@@ -264,25 +295,6 @@ def _known_keys(connection: Connection, channel: str, keys: Sequence[str]) -> di
         EVENTS.c.channel == channel, EVENTS.c.key.in_(keys)
     )
     return {row.key: Position(row.epoch, row.offset) for row in connection.execute(known)}
-
-
-def _insert(connection: Connection, channel: str, epoch: str, last: int, events: Sequence[NewEvent]) -> None:
-    connection.execute(
-        _INSERT,
-        {
-            "channel": channel,
-            "epoch": epoch,
-            "last": last,
-            "types": [event.type for event in events],
-            "documents": [json.dumps(event.data, allow_nan=False) for event in events],
-            "keys": [event.key for event in events],
-        },
-    )
-    connection.execute(
-        update(CHANNELS)
-        .where(CHANNELS.c.channel == channel)
-        .values(last_offset=last + len(events), updated_at=text("clock_timestamp()"))
-    )
 
 
 def _announce(connection: Connection, channel: str, offset: int) -> None:

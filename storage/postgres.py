@@ -281,6 +281,7 @@ def _create(home: Home, user: Account | None, lock: int) -> Cluster:
         shutil.rmtree(staged, ignore_errors=True)
         raise
     if user is not None:
+        _write_private(target / "home", str(home.root))  # whose it is, for whoever finds it there
         link = home.database / ".new-cluster"
         link.unlink(missing_ok=True)
         link.symlink_to(target)

@@ -8,7 +8,9 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
+from pathlib import Path
 
 import psycopg
 import pytest
@@ -20,6 +22,7 @@ from gpt_trader.settings import Home, Settings
 from storage import database as databases
 from storage.cluster import ROLE, SUPERUSER
 from storage.postgres import Cluster, prepare
+from storage.unprivileged import STATE
 
 _numbers = itertools.count(1)
 
@@ -82,8 +85,13 @@ def engine(database: URL) -> Iterator[Engine]:
 
 @pytest.fixture(scope="session", autouse=True)
 def _clusters_of_root(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """As root a home's cluster lies outside the home (`storage.unprivileged`): take it away with the session."""
+    """As root a home's cluster lies outside the home (`storage.unprivileged`): take it away with the session.
+
+    So are those of temporary homes that are gone, which killed sessions left behind.
+    """
     yield
-    for link in tmp_path_factory.getbasetemp().glob("**/database/cluster"):
-        if link.is_symlink():
-            shutil.rmtree(link.resolve(), ignore_errors=True)
+    for record in (STATE / "clusters").glob("*/home") if os.geteuid() == 0 else ():
+        home = Path(record.read_text(encoding="utf-8"))
+        ours = home.is_relative_to(tmp_path_factory.getbasetemp())
+        if ours or (home.is_relative_to(tempfile.gettempdir()) and not home.exists()):
+            shutil.rmtree(record.parent, ignore_errors=True)
