@@ -37,6 +37,9 @@ from flows.child import GRACE_SECONDS, live
 #: A Ctrl-C in the terminal and a `kill` of the group are the worker's business; a child unblocks them.
 BLOCKED: Final = frozenset({signal.SIGINT, signal.SIGTERM})
 
+#: A thread that is ending already (matplotlib's timer, when it has built its font cache) may take this long.
+_SETTLE_SECONDS: Final = 2.0
+
 #: Thread pools of native libraries start a thread at import or first use; a fork must find none of them, and
 #: `worker_limit` runs side by side need no more than a core each.
 SINGLE_THREADED: Final = {
@@ -79,9 +82,14 @@ def assert_forkable() -> None:
     """Raise RuntimeError if this process has a second thread: a fork could inherit a lock that nobody releases."""
     import threading
 
-    # No /proc on macOS: there Python's own threads are all that can be seen.
-    native = [name.read_text().strip() for name in Path("/proc/self/task").glob("*/comm")]
-    names = [thread.name for thread in threading.enumerate()]
+    deadline = time.monotonic() + _SETTLE_SECONDS
+    while True:
+        # No /proc on macOS: there Python's own threads are all that can be seen.
+        native = [name.read_text().strip() for name in Path("/proc/self/task").glob("*/comm")]
+        names = [thread.name for thread in threading.enumerate()]
+        if (len(native) <= 1 and len(names) == 1) or time.monotonic() > deadline:
+            break
+        time.sleep(0.01)
     if len(native) > 1 or len(names) > 1:
         raise RuntimeError(
             f"the template must have one thread before it forks, it has {', '.join(native or names)}: "

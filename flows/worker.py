@@ -24,6 +24,7 @@ from flows.claims import Claims
 from flows.forkserver import ForkServer, TemplateFailed
 from flows.wake import Pace
 from gpt_trader.settings import Home, Settings, home, load_settings
+from gpt_trader.strategies.registry import BUILT_IN
 from storage.database import app_url, ensure_databases, migrate, wait_ready
 from storage.database import engine as database_engine
 
@@ -46,9 +47,19 @@ PREFECT: Final = (
     "anyio._backends._asyncio",
     "encodings.idna",
     "rich._emoji_codes",
+    "prefect.utilities.visualization",
 )
 
-PRELOAD: Final = (*PREFECT, "flows.backtest", "flows.data")
+PRELOAD: Final = (
+    *PREFECT,
+    "flows.backtest",
+    "flows.data",
+    "gpt_trader.backtesting.report.page",
+    "gpt_trader.backtesting.report.picture",
+    "matplotlib.backends.backend_agg",
+    "matplotlib.figure",
+    *(path.partition(":")[0] for path in BUILT_IN.values()),
+)
 
 #: Called after the imports. `warm_up` compiles and runs the simulation once, so that no run pays for it.
 WARM: Final = ("flows.rehearsal:rehearse", "gpt_trader.backtesting.engine:warm_up")
