@@ -70,11 +70,14 @@ def wait_ready(settings: Settings, home: Home, timeout: float) -> None:
                 return
             reason = f"the embedded database of {home.root} is not running: `gpt-trader up` starts it"
         else:
+            url = app_url(settings, home)
             try:
-                _connect(app_url(settings, home)).close()
+                _connect(url).close()
             except EngineUnreachable as error:
                 reason = error.detail
             else:
+                return
+            if _answers(url.set(database="postgres")):  # our database may have to be created yet
                 return
         if time.monotonic() >= deadline:
             raise EngineUnreachable(f"no database within {timeout:g} s: {reason}")
@@ -100,6 +103,8 @@ def ensure_databases(settings: Settings, home: Home) -> None:
     with _connect(url) as connection:
         found = connection.execute("SELECT 1 FROM pg_extension WHERE extname = 'pg_trgm'").fetchone()
         if found is None:
+            # IF NOT EXISTS alone does not hold against another process that does the same at this moment.
+            connection.execute("SELECT pg_advisory_lock(%s)", [_LOCK])
             _create(connection, sql.SQL("CREATE EXTENSION IF NOT EXISTS pg_trgm"), str(url.database))
 
 

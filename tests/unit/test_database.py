@@ -120,6 +120,7 @@ def test_missing_databases_are_created_once(postgres: Cluster, nowhere: Home) ->
     settings = settings_for(app, prefect_database_url=prefect)
     try:
         for _ in range(2):
+            databases.wait_ready(settings, nowhere, timeout=10)
             databases.ensure_databases(settings, nowhere)
         with psycopg.connect(postgres.url("fresh%20prefect")) as connection:
             found = connection.execute(
@@ -140,23 +141,30 @@ def test_a_user_who_may_not_create_databases_is_told_which(postgres: Cluster, no
 
 
 def test_creators_at_the_same_time_do_not_collide(postgres: Cluster) -> None:
-    name = "created_together"
-    url = make_url(admin_url(postgres)).set(database=name).render_as_string()
+    names = ("created_together", "created_together_for_prefect")
+    ours, prefects = (
+        make_url(admin_url(postgres)).set(database=name).render_as_string(hide_password=False)
+        for name in names
+    )
     script = (
         "import sys; from pathlib import Path; from gpt_trader.settings import *; from storage import database as d\n"
-        "s = Settings(database_url=sys.argv[1]); h = Home(Path('/nonexistent'))\n"
+        "s = Settings(database_url=sys.argv[1], prefect_database_url=sys.argv[2]); h = Home(Path('/nonexistent'))\n"
         "d.ensure_databases(s, h); d.migrate(d.engine(s, h)); d.migrate(d.engine(s, h))"
     )
     try:
-        processes = [subprocess.Popen([sys.executable, "-P", "-c", script, url]) for _ in range(3)]
+        processes = [subprocess.Popen([sys.executable, "-P", "-c", script, ours, prefects]) for _ in range(3)]
         assert [process.wait(timeout=60) for process in processes] == [0, 0, 0]
-        with psycopg.connect(url) as connection:
+        with psycopg.connect(ours) as connection:
             assert connection.execute("SELECT version_num FROM alembic_version").fetchall() == [
                 (migrations.HEAD,)
             ]
+        with psycopg.connect(prefects) as connection:
+            found = connection.execute("SELECT count(*) FROM pg_extension WHERE extname = 'pg_trgm'")
+            assert found.fetchone() == (1,)
     finally:
         with psycopg.connect(admin_url(postgres), autocommit=True) as admin:
-            admin.execute(sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(name)))
+            for name in names:
+                admin.execute(sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(name)))
 
 
 _SHAPE = {
