@@ -12,6 +12,7 @@ from cli.engine_status import engine_status
 from cli.options import say
 from cli.render import emit, grid, pairs
 from cli.start_display import StartDisplay
+from gpt_trader import __version__
 from gpt_trader.errors import Conflict
 from gpt_trader.settings import Home, Settings, home, load_settings
 
@@ -28,6 +29,10 @@ def bring_up(options: Mapping[str, Any], only: Sequence[str], *, detach: bool) -
     if record is not None and record.state == "running":
         _refuse_other_ports(options, record)
         say(f"the engine is already running (pid {record.supervisor.pid})")
+        if record.version != __version__:
+            say(
+                f"it is version {record.version} and this is {__version__}: gpt-trader down, then up, renews it"
+            )
         if not detach:
             show_status()
             return 0

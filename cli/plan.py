@@ -206,8 +206,8 @@ def _part(name: str, home: Home, urls: Mapping[str, str]) -> Part:
                 name,
                 (*python, "flows.worker"),
                 FileProbe(home.state / "worker.json"),
-                stop_seconds=11.0,  # running flows get 10 s to finish as Crashed or Cancelled (flows.template)
-                orphan_seconds=11.0,
+                stop_seconds=21.0,  # flows.worker.DRAIN_SECONDS, and a little more
+                orphan_seconds=11.0,  # flows.template.GRACE_SECONDS, and a little more
             )
         case "api":
             probe = HttpProbe(urls[name], HEALTH[name])

@@ -40,6 +40,9 @@ from gpt_trader.settings import Home, Settings, home, load_settings
 _POLL_SECONDS: Final = 0.05
 #: How long one that is stopping may keep the home from the next.
 _LOCK_SECONDS: Final = 35.0
+#: How long stopping everything may take, and what of it is kept for each part that is yet to be stopped.
+_STOP_SECONDS: Final = 27.0
+_LAST_SECONDS: Final = 2.5
 #: How long the parts of a killed engine may take to finish before they are killed too.
 _LEFTOVER_SECONDS: Final = 5.0
 
@@ -151,9 +154,11 @@ class Supervisor:
     def _stop(self) -> None:
         self._record = replace(self._record, state="stopping")
         self._tell()
-        for life in reversed(self._lives):
+        all_by = time.monotonic() + _STOP_SECONDS
+        for still_to_come, life in reversed(list(enumerate(self._lives))):
             life.ask_to_stop()
-            deadline = time.monotonic() + life.part.stop_seconds
+            left = all_by - time.monotonic() - still_to_come * _LAST_SECONDS
+            deadline = time.monotonic() + min(life.part.stop_seconds, left)
             while life.running and time.monotonic() < deadline and len(self._signals) < 2:
                 self._select(min(_POLL_SECONDS, max(0.0, deadline - time.monotonic())))
             life.end()

@@ -2,10 +2,13 @@
 
 import json
 import os
+import pty
+import select
 import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -165,3 +168,30 @@ def test_up_in_the_foreground_runs_a_real_part_until_a_signal(
     assert "database ready" in err
     assert ProcessId.of(ready.process.pid) is None
     assert not engine.home.engine.exists()
+
+
+def test_up_on_a_terminal_shows_a_line_that_moves_and_leaves_no_trace(engine: FakeEngine) -> None:
+    command = [sys.executable, "-m", "gpt_trader", "up", "--only", "database"]
+    pid, terminal = pty.fork()
+    if pid == 0:
+        os.chdir(ROOT)
+        os.execve(command[0], command, os.environ | {"TERM": "xterm"})
+    shown = b""
+    try:
+        while b"Ctrl-C stops it" not in shown:
+            assert select.select([terminal], [], [], 60)[0], shown
+            shown += os.read(terminal, 65536)
+        os.write(terminal, b"\x03")
+        with suppress(OSError):  # how Linux tells that the other end of a terminal is closed
+            while select.select([terminal], [], [], 30)[0]:
+                shown += os.read(terminal, 65536)
+    finally:
+        _, status = os.waitpid(pid, 0)
+        os.close(terminal)
+    assert os.waitstatus_to_exitcode(status) == 130
+    drawn = shown.split(b"\r\x1b[2K")
+    assert any("s  database …".encode() in line for line in drawn)
+    after = drawn[-1]
+    assert b"Prefect UI" not in after
+    assert b"database" in after
+    assert b"database stopped" in after
