@@ -12,7 +12,6 @@
 from __future__ import annotations
 
 import os
-import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -118,6 +117,8 @@ def _works_in(pid: int, folder: Path) -> bool:
     except PermissionError:  # another user's: our server is either ours or, as root, readable
         return False
     if not Path("/proc/self/cwd").exists():  # macOS
+        import subprocess
+
         shown = subprocess.run(
             ["ps", "-p", str(pid), "-o", "command="], capture_output=True, text=True, check=False, timeout=10
         )

@@ -9,15 +9,9 @@ from __future__ import annotations
 
 import base64
 import binascii
-import contextlib
-import fcntl
 import hashlib
 import json
-import os
-import shutil
-import tempfile
-import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from datetime import datetime
 from pathlib import Path
@@ -25,14 +19,14 @@ from typing import Any, Final
 from uuid import UUID
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 from sqlalchemy import Connection, Engine, Row, func, literal, select, tuple_, update
 from sqlalchemy.dialects.postgresql import insert
 
 from gpt_trader.crash_points import crash_point
 from gpt_trader.errors import Conflict, GptTraderError, NotFound, Problem, Refused, UnknownName
 from gpt_trader.settings import Home
-from storage.durable import explained, make_folder, sync_folder, write_file
+from storage.durable import explained, sync_folder, write_file
+from storage.run_folders import move_into_place, staged_folder, sweep, write_parquet
 from storage.tables import IDEMPOTENCY_KEYS, RUNS
 
 #: What a run may leave behind, and its file in the run's folder.
@@ -44,10 +38,6 @@ ARTIFACTS: Final = {
 }
 #: Owner of runs that nobody asked for through the API: cron, the Prefect UI.
 SYSTEM: Final = "system"
-
-_STAGED: Final = ".new-"
-#: Younger leftovers may belong to a writer that has not locked its folder yet.
-_LEFTOVER_SECONDS: Final = 60
 
 
 @dataclass(frozen=True)
@@ -162,9 +152,9 @@ class RunStore:
             Conflict: It has another result already.
             GptTraderError: The files cannot be written (disk full, no permission).
         """
-        with explained("the run's series", self._folder), self._staged(run_id) as staged:
+        with explained("the run's series", self._folder), staged_folder(self._folder, run_id) as staged:
             for name, table in output.series.items():
-                _write_parquet(table, staged / ARTIFACTS[name])
+                write_parquet(table, staged / ARTIFACTS[name])
             sync_folder(staged)
             crash_point("runs.before_rename")
             with self._engine.begin() as connection:
@@ -172,7 +162,7 @@ class RunStore:
                 if row.result_hash is not None:
                     _same_or_conflict(run_id, row.result_hash, output.result_hash)
                     return
-                self._move_into_place(staged, run_id)
+                move_into_place(staged, self._folder / str(run_id))
                 crash_point("runs.before_commit")
                 values = {
                     "result_hash": output.result_hash,
@@ -272,58 +262,13 @@ class RunStore:
 
     def sweep_leftovers(self) -> int:
         """Remove the unfinished folders of writers that were killed; return how many. Living writers are left alone."""
-        removed = 0
-        for folder in self._folder.glob(f"{_STAGED}*"):
-            with contextlib.suppress(FileNotFoundError):  # its writer has just finished
-                if time.time() - folder.stat().st_mtime > _LEFTOVER_SECONDS and _abandoned(folder):
-                    shutil.rmtree(folder)
-                    removed += 1
-        return removed
-
-    @contextlib.contextmanager
-    def _staged(self, run_id: UUID) -> Iterator[Path]:
-        """Yield a folder of our own aside, locked as long as we live; removed unless it was moved into place."""
-        make_folder(self._folder)
-        staged = Path(tempfile.mkdtemp(prefix=f"{_STAGED}{run_id}-", dir=self._folder))
-        handle = os.open(staged, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX)
-            yield staged
-        finally:
-            shutil.rmtree(staged, ignore_errors=True)
-            os.close(handle)
-
-    def _move_into_place(self, staged: Path, run_id: UUID) -> None:
-        target = self._folder / str(run_id)
-        if target.exists():  # a writer was killed between the move and the commit, or a half-written report
-            shutil.rmtree(target)
-        staged.rename(target)
-        sync_folder(self._folder)
+        return sweep(self._folder)
 
     def _locked_row(self, connection: Connection, run_id: UUID) -> Row[Any]:
         row = connection.execute(select(RUNS).where(RUNS.c.run_id == run_id).with_for_update()).one_or_none()
         if row is None:
             raise _no_run(run_id)
         return row
-
-
-def _write_parquet(table: pa.Table, path: Path) -> None:
-    with path.open("wb") as file:
-        pq.write_table(table, file, compression="zstd", compression_level=3, write_page_checksum=True)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _abandoned(folder: Path) -> bool:
-    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    else:
-        return True
-    finally:
-        os.close(handle)
 
 
 def _same_or_conflict(run_id: UUID, kept: str, given: str) -> None:

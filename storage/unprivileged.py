@@ -9,7 +9,8 @@ PostgreSQL refuses to run as root. It runs as a system user instead, and everyth
         └── <hash of home>-<random>/     0700 the system user: one home's cluster
 
 No folder of anybody's home is opened to others: the home only holds a link to its cluster. The random part keeps
-a new home at an old path from inheriting the old one's runs.
+a new home at an old path from inheriting the old one's runs. A container that runs as root keeps `/var/lib/gpt-trader`
+on a volume, as it keeps the home.
 
 The user is `gpt-trader`, made with `useradd --system` when missing. Where that cannot be done (no useradd, a
 read-only /etc) it is `nobody`, whose processes could then read the cluster's files.

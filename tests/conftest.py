@@ -20,8 +20,8 @@ from sqlalchemy import URL, Engine, make_url
 
 from gpt_trader.settings import Home, Settings
 from storage import database as databases
-from storage.cluster import ROLE, SUPERUSER
-from storage.postgres import Cluster, prepare
+from storage.cluster import ROLE, SUPERUSER, Cluster
+from storage.preparation import prepare
 from storage.unprivileged import STATE
 
 _numbers = itertools.count(1)

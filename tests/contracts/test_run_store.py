@@ -21,6 +21,7 @@ from gpt_trader.backtesting.result import BacktestResult, Metrics, Trade
 from gpt_trader.crash_points import KILLED
 from gpt_trader.errors import Conflict, GptTraderError, NotFound, Refused, UnknownName
 from gpt_trader.settings import Home
+from storage.run_folders import staged_folder
 from storage.runs import SYSTEM, RunOutput, RunStore
 from storage.series import backtest_series
 
@@ -40,6 +41,7 @@ import pyarrow as pa
 from sqlalchemy import make_url
 from gpt_trader.settings import Home
 from storage.database import engine_for
+from storage.run_folders import staged_folder
 from storage.runs import RunOutput, RunStore
 url, home, run_id = sys.argv[1:]
 store = RunStore(engine_for(make_url(url)), Home(Path(home)))
@@ -53,6 +55,7 @@ from uuid import uuid4
 from sqlalchemy import make_url
 from gpt_trader.settings import Home
 from storage.database import engine_for
+from storage.run_folders import staged_folder
 from storage.runs import RunStore
 store = RunStore(engine_for(make_url(sys.argv[1])), Home(Path("/nonexistent")))
 for number in range(20):
@@ -217,7 +220,7 @@ def _age_leftovers(home: Home) -> None:
 
 def test_the_sweep_leaves_living_writers_alone(store: RunStore, run_id: UUID, home: Home) -> None:
     assert store.sweep_leftovers() == 0  # before there is any folder
-    with store._staged(run_id) as staged:  # the folder a writer is busy in
+    with staged_folder(home.runs, run_id) as staged:  # the folder a writer is busy in
         (staged / "equity.parquet").write_bytes(b"half")
         _age_leftovers(home)
         assert store.sweep_leftovers() == 0

@@ -21,7 +21,7 @@ from gpt_trader.errors import Conflict, Refused
 from gpt_trader.settings import Home
 from storage import unprivileged
 from storage.cluster import SUPERUSER, Cluster, is_ready, locate, processes_in, read_postmaster, running
-from storage.postgres import prepare
+from storage.preparation import prepare
 from tests.waiting import eventually
 
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root runs the server as another user")
@@ -140,6 +140,17 @@ def test_a_new_home_at_an_old_path_starts_empty(tmp_path: Path) -> None:
     second = prepare(home)
     assert second.root != first.root
     shutil.rmtree(first.root)
+
+
+@as_root
+def test_a_home_whose_cluster_is_gone_says_where_it_was(tmp_path: Path) -> None:
+    home = Home(tmp_path / "home")
+    cluster = prepare(home)
+    shutil.rmtree(cluster.root)
+    with pytest.raises(Refused, match=f"leads to {cluster.root}, which is gone"):
+        prepare(home)
+    (home.database / "cluster").unlink()
+    assert prepare(home).root != cluster.root
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
