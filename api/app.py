@@ -84,7 +84,7 @@ def _lifespan(
 ) -> Callable[[FastAPI], AbstractAsyncContextManager[None]]:
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        key = await asyncio.to_thread(ensure_key, home.key)
+        local_key = LocalKey(await asyncio.to_thread(ensure_key, home.key))
         engine = await asyncio.to_thread(_database, settings, home)
         prefect = PrefectServer(prefect_url, prefect_auth)
         launcher = Launcher(prefect)
@@ -98,7 +98,8 @@ def _lifespan(
                 home=home,
                 version=app.version,
                 libraries={name: version(name) for name in _LIBRARIES},
-                authenticators=(LocalKey(key),),
+                authenticators=(local_key,),
+                local_key=local_key,
                 database=engine,
                 runs=RunStore(engine, home),
                 reader=reader,

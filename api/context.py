@@ -10,7 +10,7 @@ from sqlalchemy import Engine
 
 from api.launcher import Launcher
 from api.prefect_server import PrefectServer
-from api.principals import Authenticator
+from api.principals import Authenticator, LocalKey
 from api.run_states import RunStates
 from gpt_trader.settings import Home, Settings
 from storage.event_reader import AsyncEventReader
@@ -27,6 +27,7 @@ class Context:
     version: str
     libraries: dict[str, str]
     authenticators: tuple[Authenticator, ...]
+    local_key: LocalKey
     database: Engine
     runs: RunStore
     reader: AsyncEventReader

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from typing import Annotated
+from uuid import UUID
 
-from fastapi import Depends, Header, Path, Request, Security
+from fastapi import Depends, Header, Path, Query, Request, Security
 from fastapi.security import APIKeyHeader, HTTPAuthorizationCredentials, HTTPBearer
 from pydantic import AfterValidator
 
@@ -59,7 +60,33 @@ def holder_of(scope: Scope) -> Callable[[Principal], Awaitable[Principal]]:
     return holder
 
 
+async def report_reader(
+    context: Parts,
+    run_id: UUID,
+    bearer: Annotated[HTTPAuthorizationCredentials | None, Security(_bearer)],
+    api_key: Annotated[str | None, Security(_api_key)],
+    ticket: Annotated[
+        str | None,
+        Query(
+            max_length=64, description="Instead of a key: opens this one report (links that the engine made)."
+        ),
+    ] = None,
+) -> Principal:
+    """Return who may read the report: the holder of a link's ticket, or of a credential with the scope `read`."""
+    if ticket is None:
+        caller = await authenticated(context, bearer, api_key)
+        caller.must("read")
+        return caller
+    holder = context.local_key.opens_report(str(run_id), ticket)
+    if holder is None:
+        raise Unauthenticated(
+            "this link's ticket is not for this report, or the engine's key has been replaced"
+        )
+    return holder
+
+
 Reader = Annotated[Principal, Depends(holder_of("read"))]
+ReportReader = Annotated[Principal, Depends(report_reader)]
 Researcher = Annotated[Principal, Depends(holder_of("research"))]
 Administrator = Annotated[Principal, Depends(holder_of("admin"))]
 

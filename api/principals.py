@@ -18,6 +18,7 @@ from typing import Final, Literal, Protocol, get_args
 
 import structlog
 
+from gpt_trader import report_links
 from gpt_trader.errors import Denied
 
 Scope = Literal["read", "research", "trade", "live", "admin"]
@@ -50,6 +51,10 @@ class Principal:
             raise Denied(f"this needs the scope {scope!r}; {self.id!r} has: {held}")
 
 
+#: Whoever has a report's link; sees the report whoever ran it, as the link was made by the engine itself.
+_TICKET_HOLDER: Final = Principal("ticket", frozenset({"read", "admin"}))
+
+
 class Authenticator(Protocol):
     """One way to tell who holds a credential."""
 
@@ -62,12 +67,17 @@ class LocalKey:
     """The key in the engine's home: its reader is the machine's own user and may do everything."""
 
     def __init__(self, key: str) -> None:
+        self._key = key
         self._digest = _digest(key)
         self._principal = Principal("local", ALL_SCOPES)
 
     async def authenticate(self, credential: str) -> Principal | None:
         """Return the local principal if the credential is the key (compared in constant time)."""
         return self._principal if hmac.compare_digest(_digest(credential), self._digest) else None
+
+    def opens_report(self, run_id: str, ticket: str) -> Principal | None:
+        """Return who may read this run's report if `ticket` was made for it."""
+        return _TICKET_HOLDER if report_links.opens(self._key, run_id, ticket) else None
 
 
 async def identify(authenticators: Iterable[Authenticator], credential: str) -> Principal | None:

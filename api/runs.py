@@ -119,6 +119,24 @@ async def finished_run(context: Context, run_id: UUID, caller: Principal) -> Run
     raise Conflict(f"run {run_id} has no result: it is {state}{message}")
 
 
+async def result(context: Context, run_id: UUID, caller: Principal) -> dict[str, Any]:
+    """Return the summary that the run saved, its state, its files on the engine's machine and its links.
+
+    Errors as `finished_run`.
+    """
+    kept = await finished_run(context, run_id, caller)
+    run = await context.launcher.run(run_id, caller)
+    files = {name: str(context.runs.artifact_path(run_id, name)) for name in kept.artifacts}
+    return {
+        "run_id": str(run_id),
+        "flow": kept.slice,
+        "state": _state(run),
+        **{name: value for name, value in (kept.summary or {}).items() if name not in {"run_id", "flow"}},
+        "artifacts": files,
+        "links": links(context, run_id).model_dump(),
+    }
+
+
 async def artifact(context: Context, run_id: UUID, name: str, caller: Principal) -> Path:
     """Return the file of a finished run's artifact; errors as `finished_run`, NotFound for one it lacks."""
     await finished_run(context, run_id, caller)

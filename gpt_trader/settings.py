@@ -6,6 +6,7 @@ Light on purpose: the CLI reads settings on every call.
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -24,7 +25,7 @@ _NOT_SETTINGS: Final = frozenset({"HOME", "API_KEY", "SERVER", "CRASH_AT", "OUTP
 
 @dataclass(frozen=True)
 class Home:
-    """Where everything of one engine lives. Only paths: nothing is created by asking for one."""
+    """Where everything of one engine lives. Nothing is created by asking for a path."""
 
     root: Path
 
@@ -42,6 +43,15 @@ class Home:
     def engine(self) -> Path:
         """Addresses and pids of the running engine (JSON)."""
         return self.root / "engine.json"
+
+    def api_origin(self) -> str | None:
+        """Return the address of the running engine's API, None where no engine has written one down."""
+        try:
+            written = json.loads(self.engine.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            return None
+        found = written.get("api_url")
+        return str(found) if found else None
 
     @property
     def lake(self) -> Path:

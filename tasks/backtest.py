@@ -14,6 +14,7 @@ from gpt_trader.backtesting import engine
 from gpt_trader.backtesting.report import render_html, render_png
 from gpt_trader.backtesting.result import BacktestResult
 from gpt_trader.backtesting.summary import summary
+from gpt_trader.report_links import report_url
 from gpt_trader.requests import BacktestRequest
 from gpt_trader.strategies import registry, user
 from storage.runs import RunOutput
@@ -108,5 +109,13 @@ def publish(run: Run, shown: dict[str, Any]) -> None:
 
 
 def _report_lines(run: Run) -> list[str]:
-    report = stores().runs.artifact_path(run.id, "report")
-    return [f"Report: `{report}`", ""] if report.is_file() else []
+    """Return where the report is: a link that opens it (the local engine's API), and its file."""
+    kept = stores()
+    path = kept.runs.artifact_path(run.id, "report")
+    if not path.is_file():
+        return []
+    origin = kept.home.api_origin()
+    if origin is None or not kept.home.key.is_file():
+        return [f"Report: `{path}`", ""]
+    link = report_url(origin, kept.home.key.read_text(encoding="ascii").strip(), str(run.id))
+    return [f"[Open the report]({link}), or the file `{path}`", ""]

@@ -11,7 +11,7 @@ from pydantic import AwareDatetime
 from starlette.responses import FileResponse
 
 from api import runs
-from api.dependencies import IdempotencyKey, Parts, Reader, Researcher
+from api.dependencies import IdempotencyKey, Parts, Reader, ReportReader, Researcher
 from api.errors import declared
 from api.launcher import RunFilter
 from api.models import Listing, LogEntry, RunAccepted, RunItem, RunView, StateName
@@ -61,9 +61,8 @@ async def show_run(run_id: UUID, context: Parts, caller: Reader) -> RunView:
     "/{run_id}/result", summary="What a run found", responses=declared(401, 403, 404, 409, 422, 500, 503)
 )
 async def show_result(run_id: UUID, context: Parts, caller: Reader) -> dict[str, Any]:
-    """Return the result as the run saved it; 409 while there is none."""
-    kept = await runs.finished_run(context, run_id, caller)
-    return kept.summary or {}
+    """Return the result as the run saved it, where it stands and its files; 409 while there is none."""
+    return await runs.result(context, run_id, caller)
 
 
 @router.get(
@@ -72,7 +71,7 @@ async def show_result(run_id: UUID, context: Parts, caller: Reader) -> dict[str,
     response_class=FileResponse,
     responses={200: {"content": {"text/html": {}}}, **declared(401, 403, 404, 409, 422, 500, 503)},
 )
-async def show_report(run_id: UUID, context: Parts, caller: Reader) -> FileResponse:
+async def show_report(run_id: UUID, context: Parts, caller: ReportReader) -> FileResponse:
     """Return the page; it opens offline."""
     path = await runs.artifact(context, run_id, "report", caller)
     headers = {"Content-Security-Policy": _REPORT_POLICY, "Cache-Control": "private, max-age=3600"}

@@ -1,24 +1,28 @@
 """Server-sent events over any asynchronous iteration, with heartbeats and an orderly end.
 
-Written by hand rather than with sse-starlette, which patches uvicorn for the whole process and looks for the
-server's end every half second: here a stream ends the moment the server starts to close, and the client
+Framing, heartbeats and disconnects are sse-starlette's. The server's end is ours: sse-starlette looks for it every
+half second and cancels; here a stream ends the moment the server starts to close, between two events, and the client
 resumes with `Last-Event-ID`.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from typing import Final
 
 import orjson
-from starlette.responses import StreamingResponse
+from sse_starlette import EventSourceResponse, ServerSentEvent
+from sse_starlette.sse import AppStatus
 
 HEARTBEAT_SECONDS: Final = 15.0
 MEDIA_TYPE: Final = "text/event-stream"
 
-_HEARTBEAT: Final = b": heartbeat\n\n"
+#: A client that takes nothing for so long is gone; it comes back with its `Last-Event-ID`.
+SEND_SECONDS: Final = 30.0
+
+AppStatus.disable_automatic_graceful_drain()  # type: ignore[no-untyped-call]  # the library has no types there
 
 
 def frame(event: str, data: object, event_id: str | None = None) -> bytes:
@@ -27,36 +31,33 @@ def frame(event: str, data: object, event_id: str | None = None) -> bytes:
     return head + b"event: " + event.encode() + b"\ndata: " + orjson.dumps(data) + b"\n\n"
 
 
-async def paced(
-    frames: AsyncGenerator[bytes, None], closing: asyncio.Event, heartbeat: float = HEARTBEAT_SECONDS
-) -> AsyncIterator[bytes]:
-    """Yield the frames as they come, a heartbeat in each silence, and end when the server closes.
-
-    The pending read of the source is one task that survives a heartbeat: cancelling it would end the source.
-    """
+async def until(frames: AsyncGenerator[bytes, None], closing: asyncio.Event) -> AsyncGenerator[bytes, None]:
+    """Yield the frames as they come, and end when the server closes."""
     closed = asyncio.create_task(closing.wait())
     async with aclosing(frames):
         pending = asyncio.ensure_future(anext(frames, None))
         try:
             while True:
-                await asyncio.wait({pending, closed}, timeout=heartbeat, return_when=asyncio.FIRST_COMPLETED)
-                if pending.done():
-                    produced = pending.result()
-                    if produced is None:
-                        return
-                    yield produced
-                    pending = asyncio.ensure_future(anext(frames, None))
-                elif closed.done():
+                await asyncio.wait({pending, closed}, return_when=asyncio.FIRST_COMPLETED)
+                produced = pending.result() if pending.done() else None
+                if produced is None:
                     return
-                else:
-                    yield _HEARTBEAT
+                yield produced
+                pending = asyncio.ensure_future(anext(frames, None))
         finally:
             closed.cancel()
             pending.cancel()
             await asyncio.gather(pending, closed, return_exceptions=True)
 
 
-def response(frames: AsyncGenerator[bytes, None], closing: asyncio.Event) -> StreamingResponse:
-    """Return the streaming response; proxies are asked not to buffer it."""
-    headers = {"X-Accel-Buffering": "no", "Cache-Control": "no-store"}
-    return StreamingResponse(paced(frames, closing), media_type=MEDIA_TYPE, headers=headers)
+def response(
+    frames: AsyncGenerator[bytes, None], closing: asyncio.Event, heartbeat: float = HEARTBEAT_SECONDS
+) -> EventSourceResponse:
+    """Return the streaming response; a comment every `heartbeat` seconds keeps proxies awake."""
+    return EventSourceResponse(
+        until(frames, closing),
+        ping=heartbeat,
+        ping_message_factory=lambda: ServerSentEvent(comment="heartbeat", sep="\n"),
+        sep="\n",
+        send_timeout=SEND_SECONDS,
+    )

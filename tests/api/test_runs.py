@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -12,6 +13,7 @@ import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 import pytest
 
+from gpt_trader.report_links import report_url
 from gpt_trader.settings import Home
 from storage.runs import RunOutput
 from tests.api.conftest import Engine, Prefect, fill_lake, free_port, serving
@@ -208,7 +210,12 @@ def test_a_finished_run_gives_result_report_and_series(engine_api: Engine, prefe
     run_id = engine_api.start()["run_id"]
     summary = finish(engine_api, prefect, run_id)
     get = engine_api.http.get
-    assert get(f"/workflows/runs/{run_id}/result").json() == summary
+    result = get(f"/workflows/runs/{run_id}/result").json()
+    assert summary.items() <= result.items()
+    assert (result["run_id"], result["flow"], result["state"]) == (run_id, "backtest", "COMPLETED")
+    assert set(result["artifacts"]) == {"equity", "picture", "report"}
+    assert all(Path(path).is_file() for path in result["artifacts"].values())
+    assert result["links"]["report"].endswith(f"{run_id}/report")
     shown = get(f"/workflows/runs/{run_id}").json()
     assert (shown["state"], shown["result_hash"]) == ("COMPLETED", "ab" * 32)
     assert shown["artifacts"] == ["equity", "picture", "report"]
@@ -347,3 +354,22 @@ def test_without_prefect_what_needs_it_is_503_and_the_rest_works(engine_api: Eng
         assert "gpt-trader up" in problem(answer, 503, "engine-unreachable")["detail"]
         problem(alone.http.get("/workflows"), 503, "engine-unreachable")
         assert alone.http.get("/market/bars/ACME").status_code == 200
+
+
+def test_a_reports_link_opens_that_report_and_nothing_else(engine_api: Engine, prefect: Prefect) -> None:
+    mine, other = (engine_api.start()["run_id"] for _ in range(2))
+    for run_id in (mine, other):
+        finish(engine_api, prefect, run_id)
+    link = httpx.URL(report_url(engine_api.url, engine_api.key, mine))
+    ticket = link.params["ticket"]
+    assert engine_api.key not in str(link)
+    page = httpx.get(link)
+    assert page.status_code == 200
+    assert page.headers["content-type"].startswith("text/html")
+    problem(httpx.get(str(link).replace(mine, other)), 401, "unauthenticated")
+    problem(
+        httpx.get(f"{engine_api.url}/api/v1/workflows/runs/{mine}/report?ticket=0"), 401, "unauthenticated"
+    )
+    for part in ("result", "logs", "report.png", "events"):
+        url = f"{engine_api.url}/api/v1/workflows/runs/{mine}/{part}"
+        problem(httpx.get(url, params={"ticket": ticket}), 401, "unauthenticated")

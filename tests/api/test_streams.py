@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import AsyncGenerator, Iterator, MutableMapping
 from contextlib import contextmanager
 from typing import Any
 from uuid import UUID
@@ -14,7 +14,7 @@ import httpx
 import pytest
 
 from api.run_states import channel_of
-from api.streams.sse import frame, paced
+from api.streams.sse import frame, response, until
 from storage.events import Position
 from tests.api.conftest import Engine, Prefect, events_of
 
@@ -203,13 +203,22 @@ async def test_a_silence_is_filled_with_heartbeats_and_nothing_is_lost() -> None
         yield b"second"
 
     got: list[bytes] = []
-    async for piece in paced(source(), asyncio.Event(), heartbeat=0.01):
-        got.append(piece)
+
+    async def send(message: MutableMapping[str, Any]) -> None:
+        got.append(message.get("body", b""))
         if got.count(b": heartbeat\n\n") == 3:
             release.set()
-    assert got[0] == b"first"
-    assert got[-1] == b"second"
-    assert got.count(b": heartbeat\n\n") >= 3
+
+    async def receive() -> MutableMapping[str, Any]:
+        await asyncio.Event().wait()
+        return {"type": "http.disconnect"}
+
+    stream = response(source(), asyncio.Event(), heartbeat=0.01)
+    await stream({"type": "http", "method": "GET"}, receive, send)
+    told = [piece for piece in got if piece]
+    assert told[0] == b"first"
+    assert [piece for piece in told if not piece.startswith(b":")] == [b"first", b"second"]
+    assert told.count(b": heartbeat\n\n") >= 3
 
 
 async def test_a_closing_server_ends_the_stream_and_its_source() -> None:
@@ -223,7 +232,7 @@ async def test_a_closing_server_ends_the_stream_and_its_source() -> None:
             ended.set()
 
     got = []
-    async for piece in paced(source(), closing):
+    async for piece in until(source(), closing):
         got.append(piece)
         closing.set()
     assert got == [b"first"]
@@ -236,7 +245,7 @@ async def test_an_error_of_the_source_is_not_swallowed() -> None:
         raise RuntimeError("broken")
 
     with pytest.raises(RuntimeError, match="broken"):
-        async for _ in paced(source(), asyncio.Event()):
+        async for _ in until(source(), asyncio.Event()):
             pass
 
 
