@@ -8,6 +8,7 @@ Targets: ready ≤ 1.6 ×, first result ≤ 2.5 × the bare server, first agains
 import argparse
 import json
 import os
+import shutil
 import signal
 import socket
 import statistics
@@ -45,6 +46,8 @@ def measure_round(times: Times) -> None:
             for name, seconds in engine_ready(Path(folder) / "up").items():
                 times[f"{name} {turn}"].append(seconds)
             times[f"result {turn}"].append(first_result(Path(folder) / "backtest"))
+        for cluster in Path(folder).glob("*/database/cluster"):
+            shutil.rmtree(cluster.resolve())  # as root it lives outside the home
 
 
 def bare_prefect(home: Path) -> float:

@@ -2,6 +2,7 @@
 
 import http.client
 import os
+import shutil
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -94,6 +95,9 @@ def fake_engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Fak
     fake.stop(timeout=10)
     left = fake.processes()
     kill_all(left)
+    cluster = fake.home.database / "cluster"
+    if cluster.is_symlink():  # as root the database lives outside the home
+        shutil.rmtree(cluster.resolve())
     assert left == [], "the engine left processes behind"
 
 
