@@ -26,12 +26,24 @@ def library_versions() -> dict[str, str]:
     return {"python": platform.python_version()} | {name: version(name) for name in _LIBRARIES}
 
 
+@lru_cache(maxsize=1)
+def platform_name() -> str:
+    """Return system, release and machine (reading them takes 10 ms)."""
+    return platform.platform(terse=True)
+
+
+def remember() -> None:
+    """Read all of it now: a template's children then know what code they run, even if the files change."""
+    for read in (code_version, library_versions, platform_name):
+        read()
+
+
 def provenance(seed: int, durations: dict[str, float]) -> dict[str, Any]:
     """Return what is recorded beside a result and never hashed into it (durations in seconds)."""
     return {
         "code_version": code_version(),
         "libraries": library_versions(),
-        "platform": platform.platform(terse=True),
+        "platform": platform_name(),
         "seed": seed,
         "durations": durations,
     }

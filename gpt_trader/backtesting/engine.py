@@ -171,8 +171,10 @@ class _Alternating(Strategy):
         return np.resize([1.0, 0.0, -1.0, 0.0], len(bars))
 
 
-def warm_up() -> None:
+def warm_up() -> BacktestResult:
     """Import vectorbt and run every path once, so that a process forked afterwards pays for neither.
+
+    Returns the last result, for whoever wants to warm up what comes after.
 
     Starts no Python thread. numpy's OpenBLAS starts native ones when it is first imported, unless
     `OPENBLAS_NUM_THREADS=1` is in the environment.
@@ -187,4 +189,5 @@ def warm_up() -> None:
     for direction in ("long", "short", "both"):
         for stop in (None, 0.01):
             request = BacktestRequest(symbol="WARM-UP", direction=direction, stop_loss=stop, take_profit=stop)
-            simulate(bars, 10, _Alternating(), request)
+            result = simulate(bars, 10, _Alternating(), request)
+    return result

