@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
-from datetime import date, timedelta
+from datetime import date
 from typing import Any, Final
 
 import numpy as np
@@ -66,22 +66,13 @@ def read_entry(lake: Lake, query: BarsQuery) -> tuple[Entry, str]:
 def encode(lake: Lake, query: BarsQuery, snapshot_id: str, media_type: str) -> bytes:
     """Read the bars and return the document in this media type; errors as `Lake.bars`."""
     stored = lake.bars(query.symbol, query.timeframe, snapshot=snapshot_id, adjusted=query.adjusted)
-    inside = _within(stored, query)
+    first, stop = stored.between(query.start, query.end)
+    inside = stored[first : max(first, stop)]
     chosen = inside[max(len(inside) - query.limit, 0) :]
     if media_type == JSON:
         return _json(chosen, query, snapshot_id, truncated=len(chosen) < len(inside))
     table = pa.table({"time": pa.array(chosen.time, pa.timestamp("us", "UTC")), **_columns(chosen)})
     return csv_bytes(table) if media_type == CSV else _arrow(table)
-
-
-def _within(bars: Bars, query: BarsQuery) -> Bars:
-    first, last = 0, len(bars)
-    if query.start is not None:
-        first = int(np.searchsorted(bars.time, np.datetime64(query.start, "us")))
-    if query.end is not None:
-        after = np.datetime64(query.end + timedelta(days=1), "us")
-        last = int(np.searchsorted(bars.time, after))
-    return bars[first : max(first, last)]
 
 
 def _columns(bars: Bars) -> dict[str, np.ndarray[Any, np.dtype[np.float64]]]:

@@ -17,17 +17,15 @@ from uuid import UUID, uuid4
 
 import orjson
 
-from api.prefect_server import FINAL_STATES, Deployment, FlowRun, LogLine, PrefectServer, RunState
+from api.prefect_server import Deployment, FlowRun, LogLine, PrefectServer, RunState
 from api.principals import Principal
 from gpt_trader.errors import Conflict, EngineUnreachable, NotFound, Problem, Refused
 from gpt_trader.requests import Request
+from gpt_trader.runs import OWNER_TAG, SLICE_TAG, owner_of
 from gpt_trader.slices import SLICES, Slice
-from storage.runs import SYSTEM
 
 #: Rows read beyond a page, so that runs of the very same microsecond are not lost at its edge.
 _TIES: Final = 20
-_OWNER: Final = "owner:"
-_SLICE: Final = "slice:"
 
 
 @dataclass(frozen=True)
@@ -62,7 +60,7 @@ class Launcher:
         """Create the run; the same `key` of the same owner and slice gives the same run again."""
         body = {
             "parameters": {"request": request.model_dump(mode="json")},
-            "tags": [f"{_OWNER}{owner}", f"{_SLICE}{row.name}", *_subject_tags(request), *tags],
+            "tags": [f"{OWNER_TAG}{owner}", f"{SLICE_TAG}{row.name}", *_subject_tags(request), *tags],
             "idempotency_key": f"{owner}:{key or uuid4().hex}",
         }
         known = row.name in self._deployments
@@ -83,7 +81,7 @@ class Launcher:
             found = await self.prefect.run(run_id)
         except NotFound:
             raise no_run(run_id) from None
-        if not caller.may_see(owner_of(found)):
+        if not caller.may_see(owner_of(found.tags)):
             raise no_run(run_id)
         return found
 
@@ -147,8 +145,8 @@ class Launcher:
     def slice_of(self, run: FlowRun) -> str:
         """Return the slice's name: from the run's tags, else from its deployment; '' where neither says."""
         for tag in run.tags:
-            if tag.startswith(_SLICE):
-                return tag.removeprefix(_SLICE)
+            if tag.startswith(SLICE_TAG):
+                return tag.removeprefix(SLICE_TAG)
         return next((name for name, found in self._deployments.items() if found == run.deployment_id), "")
 
     async def _deployment_id(self, name: str) -> UUID:
@@ -157,11 +155,6 @@ class Launcher:
         if name not in self._deployments:
             raise _not_deployed(name)
         return self._deployments[name]
-
-
-def owner_of(run: FlowRun) -> str:
-    """Return the owner in the run's tags; `system` for a run that Prefect's UI or a schedule started."""
-    return next((tag.removeprefix(_OWNER) for tag in run.tags if tag.startswith(_OWNER)), SYSTEM)
 
 
 def _subject_tags(request: Request) -> list[str]:
@@ -173,7 +166,7 @@ def _subject_tags(request: Request) -> list[str]:
 
 def _prefect_filter(wanted: RunFilter, caller: Principal, before: datetime | None) -> dict[str, Any]:
     runs: dict[str, Any] = {}
-    tags = [*wanted.tags] if caller.owns_everything else [*wanted.tags, f"{_OWNER}{caller.id}"]
+    tags = [*wanted.tags] if caller.owns_everything else [*wanted.tags, f"{OWNER_TAG}{caller.id}"]
     if tags:
         runs["tags"] = {"all_": tags}
     if wanted.states:
@@ -204,11 +197,6 @@ def _read_cursor(cursor: str) -> tuple[datetime, frozenset[UUID]]:
         raise Refused.of(
             Problem("cursor", cursor, "is not a cursor of this API", allowed="the next_cursor of a list")
         ) from None
-
-
-def is_final(state: str) -> bool:
-    """Return whether nothing follows a state of this type."""
-    return state in FINAL_STATES
 
 
 def no_run(run_id: UUID) -> NotFound:

@@ -18,8 +18,7 @@ import orjson
 from pydantic import BaseModel, ConfigDict, TypeAdapter
 
 from gpt_trader.errors import Conflict, EngineUnreachable, NotFound
-
-FINAL_STATES: Final = frozenset({"COMPLETED", "FAILED", "CRASHED", "CANCELLED"})
+from gpt_trader.runs import FINAL_STATES
 
 _ADVICE: Final = "`gpt-trader status` shows the parts, `gpt-trader up` starts them"
 

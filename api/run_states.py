@@ -26,6 +26,7 @@ from websockets.typing import Subprotocol
 from api.launcher import Launcher
 from api.prefect_server import RunState
 from gpt_trader.errors import EngineUnreachable
+from gpt_trader.runs import channel_of
 from storage.events import EventLog, NewEvent, Position
 
 POLL_SECONDS: Final = 1.0
@@ -36,11 +37,6 @@ LEFT_TO_THE_RUN: Final = timedelta(seconds=0.75)
 _RESOURCE: Final = "prefect.flow-run."
 _FILTER: Final = {"type": "filter", "backfill": False, "filter": {"event": {"prefix": [_RESOURCE]}}}
 _log = structlog.get_logger("api")
-
-
-def channel_of(run_id: UUID) -> str:
-    """Return the event log's channel of a run."""
-    return f"runs.{run_id}"
 
 
 @dataclass
@@ -60,6 +56,10 @@ class RunStates:
         self._events = events
         self._poll_seconds = poll_seconds
         self._watched: dict[UUID, _Watch] = {}
+
+    async def tell(self, run_id: UUID, state: RunState) -> None:
+        """Append one state: the first event of a run's channel wakes the worker."""
+        await asyncio.to_thread(self._events.append_many, channel_of(run_id), [_event(state)])
 
     async def sync(self, run_id: UUID, known: set[UUID] | None = None) -> bool:
         """Append the states that the log lacks, oldest first; return whether the run has ended.

@@ -14,12 +14,13 @@ import orjson
 
 from api.admission import admitted
 from api.context import Context
-from api.launcher import no_run, owner_of
+from api.launcher import no_run
 from api.models import RunAccepted, RunItem, RunLinks, RunView, StateName
 from api.prefect_server import FlowRun
 from api.principals import Principal
 from gpt_trader.errors import Conflict, NotFound
 from gpt_trader.requests import Request
+from gpt_trader.runs import owner_of
 from gpt_trader.slices import SLICES, Slice
 from storage.runs import Run, RunStore
 
@@ -70,6 +71,8 @@ async def submit(
         return accepted(context, await context.launcher.run(earlier, caller))
     run = await context.launcher.start(row, request, caller.id, key, tags=tags)
     await asyncio.to_thread(_record, context.runs, run.id, row, request, claim)
+    if run.state is not None:
+        await context.run_states.tell(run.id, run.state)
     return accepted(context, run)
 
 
@@ -125,12 +128,15 @@ async def result(context: Context, run_id: UUID, caller: Principal) -> dict[str,
     Errors as `finished_run`.
     """
     kept = await finished_run(context, run_id, caller)
-    run = await context.launcher.run(run_id, caller)
+    try:
+        state = _state(await context.launcher.run(run_id, caller))
+    except NotFound:  # Prefect has forgotten the run; its result stands
+        state = "COMPLETED"
     files = {name: str(context.runs.artifact_path(run_id, name)) for name in kept.artifacts}
     return {
         "run_id": str(run_id),
         "flow": kept.slice,
-        "state": _state(run),
+        "state": state,
         **{name: value for name, value in (kept.summary or {}).items() if name not in {"run_id", "flow"}},
         "artifacts": files,
         "links": links(context, run_id).model_dump(),
@@ -193,7 +199,7 @@ def _facts(context: Context, run: FlowRun) -> dict[str, Any]:
         "state": _state(run),
         "state_name": run.state.name if run.state else None,
         "message": run.state.message if run.state else None,
-        "owner": owner_of(run),
+        "owner": owner_of(run.tags),
         "tags": run.tags,
         "request": request if isinstance(request, dict) else run.parameters,
         "created_at": run.created,

@@ -24,9 +24,9 @@ from uuid import UUID
 import httpx
 import numpy as np
 
-from api.run_states import channel_of
 from gpt_trader.instruments import Instrument
 from gpt_trader.raw_bars import RawBars
+from gpt_trader.runs import channel_of
 from gpt_trader.settings import Home, Settings
 from storage import database
 from storage.events import EventLog

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass, field, replace
+from datetime import date
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
@@ -66,6 +67,13 @@ class Bars:
             close=self.close[part],
             volume=self.volume[part],
         )
+
+    def between(self, start: date | None, end: date | None) -> tuple[int, int]:
+        """Return the half-open index range of the bars from day `start` to day `end` (UTC), both inclusive."""
+        days = self.time.astype("datetime64[D]")
+        first = int(np.searchsorted(days, np.datetime64(start, "D"), "left")) if start else 0
+        stop = int(np.searchsorted(days, np.datetime64(end, "D"), "right")) if end else len(self)
+        return first, stop
 
     def identified(self) -> Bars:
         """Return the same bars with the hash of just these values, whatever else the series they came from holds.

@@ -21,7 +21,7 @@ def ticket(key: str, run_id: str) -> str:
 
 def opens(key: str, run_id: str, given: str) -> bool:
     """Return whether `given` is the ticket of this run's report (compared in constant time)."""
-    return hmac.compare_digest(ticket(key, run_id), given)
+    return hmac.compare_digest(ticket(key, run_id).encode(), given.encode("utf-8", "surrogateescape"))
 
 
 def report_url(origin: str, key: str, run_id: str) -> str:

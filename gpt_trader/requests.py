@@ -88,6 +88,12 @@ class BacktestRequest(Request):
     def _timeframe(cls, value: str) -> str:
         return _known_timeframe(value)
 
+    @field_validator("strategy")
+    @classmethod
+    def _one_spelling(cls, value: str) -> str:
+        # Both spellings name the same strategy, and the request is hashed.
+        return value if ".py" in value or value.startswith("user:") else value.replace("-", "_")
+
     @model_validator(mode="after")
     def _dates_in_order(self) -> BacktestRequest:
         if self.start and self.end and self.start > self.end:
@@ -121,12 +127,22 @@ class DataRequest(Request):
     def _timeframe(cls, value: str) -> str:
         return _known_timeframe(value)
 
+    @model_validator(mode="before")
+    @classmethod
+    def _a_file_is_a_csv_source(cls, values: Any) -> Any:  # noqa: ANN401 - whatever was given
+        if isinstance(values, dict) and values.get("file") and not values.get("source"):
+            return {**values, "source": "csv"}
+        return values
+
     @model_validator(mode="after")
     def _file_needs_one_symbol(self) -> DataRequest:
         if self.source == "csv" and not self.file:
             raise ValueError("source csv needs a file: give --file PATH")
-        if self.file and self.source not in (None, "csv"):
+        if self.file and self.source != "csv":
             raise ValueError(f"source {self.source} reads no file; file is for source csv")
+        unused = [name for name in ("columns", "calendar") if getattr(self, name) and not self.file]
+        if unused:
+            raise ValueError(f"{unused[0]} describes a file, and no file is given: add --file PATH")
         if self.file and len(self.symbols) != 1:
             raise ValueError(f"one file holds one symbol, {len(self.symbols)} given: name it with --symbol")
         if self.start and self.end and self.start > self.end:

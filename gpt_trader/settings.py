@@ -47,10 +47,9 @@ class Home:
     def api_origin(self) -> str | None:
         """Return the address of the running engine's API, None where no engine has written one down."""
         try:
-            written = json.loads(self.engine.read_text(encoding="utf-8"))
-        except FileNotFoundError:
+            found = json.loads(self.engine.read_text(encoding="utf-8"))["api_url"]
+        except (OSError, ValueError, KeyError, TypeError):  # no engine, or a record of another version
             return None
-        found = written.get("api_url")
         return str(found) if found else None
 
     @property
@@ -116,9 +115,13 @@ class Settings(BaseModel):
         default="sample", description="Where a symbol that the lake lacks is ingested from."
     )
     worker_limit: int = Field(default=4, ge=1, le=256, description="Runs at the same time.")
-    worker_poll_seconds: float = Field(default=0.1, ge=0.02, le=60)
+    worker_poll_seconds: float = Field(
+        default=0.1, ge=0.02, le=60, description="How often a busy worker asks for runs."
+    )
     open_report: bool = Field(default=False, description="Open the report in a browser after a backtest.")
-    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        default="info", description="Least severe line that the parts log."
+    )
 
     #: Was the port chosen by the user (then a taken one is an error) or may we take the next free one?
     def chosen(self, name: str) -> bool:
@@ -136,8 +139,10 @@ def read_config(path: Path) -> dict[str, Any]:
 
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise Refused(f"{path} is not valid YAML: {error}") from None
+    except OSError as error:
+        raise Refused(f"{path} cannot be read: {error.strerror}") from None
     if content is None:
         return {}
     if not isinstance(content, dict) or not all(isinstance(key, str) for key in content):

@@ -24,6 +24,7 @@ from sqlalchemy.dialects.postgresql import insert
 
 from gpt_trader.crash_points import crash_point
 from gpt_trader.errors import Conflict, GptTraderError, NotFound, Problem, Refused, UnknownName
+from gpt_trader.runs import SYSTEM
 from gpt_trader.settings import Home
 from storage.durable import explained, sync_folder, write_file
 from storage.run_folders import move_into_place, staged_folder, sweep, write_parquet
@@ -36,8 +37,6 @@ ARTIFACTS: Final = {
     "report": "report.html",
     "picture": "report.png",
 }
-#: Owner of runs that nobody asked for through the API: cron, the Prefect UI.
-SYSTEM: Final = "system"
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ from storage.series import backtest_series
 from tasks.artifacts import run_artifact
 from tasks.bars import LoadedBars
 from tasks.provenance import code_version, library_versions, provenance
-from tasks.run import Run
+from tasks.run import CurrentRun
 from tasks.stores import stores
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ def _strategy(request: BacktestRequest) -> Strategy:
 
 
 @task(name="save run", cache_policy=NO_CACHE)
-def save_run(run: Run, result: BacktestResult) -> dict[str, Any]:
+def save_run(run: CurrentRun, result: BacktestResult) -> dict[str, Any]:
     """Keep the result, all of it or nothing; return its summary."""
     shown = {"run_id": str(run.id), **summary(result)}
     output = RunOutput(
@@ -63,7 +63,7 @@ def save_run(run: Run, result: BacktestResult) -> dict[str, Any]:
 
 
 @task(name="report", cache_policy=NO_CACHE)
-def write_report(run: Run, result: BacktestResult) -> None:
+def write_report(run: CurrentRun, result: BacktestResult) -> None:
     """Put the HTML report and the picture beside the run's series."""
     created = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
     page = render_html(result, run_id=str(run.id), created_at=created)
@@ -85,7 +85,7 @@ _SHOWN = (
 )
 
 
-def publish(run: Run, shown: dict[str, Any]) -> None:
+def publish(run: CurrentRun, shown: dict[str, Any]) -> None:
     """Show the key metrics and where the report is as an artifact of the flow run in the Prefect UI."""
     metrics = shown["metrics"]
     rows = [
@@ -108,7 +108,7 @@ def publish(run: Run, shown: dict[str, Any]) -> None:
     )
 
 
-def _report_lines(run: Run) -> list[str]:
+def _report_lines(run: CurrentRun) -> list[str]:
     """Return where the report is: a link that opens it (the local engine's API), and its file."""
     kept = stores()
     path = kept.runs.artifact_path(run.id, "report")

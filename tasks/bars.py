@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import date
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
@@ -86,7 +84,7 @@ def load_bars(request: BacktestRequest) -> LoadedBars:
     home = stores()
     snapshot = home.lake.snapshot(request.snapshot)
     whole = home.lake.bars(request.symbol, request.timeframe, snapshot=snapshot.id if snapshot else None)
-    first, stop = _range(whole, request.start, request.end)
+    first, stop = whole.between(request.start, request.end)
     if first >= stop:
         raise NotEnoughBars.of(
             Problem(
@@ -97,14 +95,6 @@ def load_bars(request: BacktestRequest) -> LoadedBars:
             )
         )
     return LoadedBars(whole[:stop].identified(), first, snapshot.id if snapshot else "")
-
-
-def _range(bars: Bars, start: date | None, end: date | None) -> tuple[int, int]:
-    """Return the half-open index range of the inclusive days `start` to `end` (UTC)."""
-    days = bars.time.astype("datetime64[D]")
-    first = int(np.searchsorted(days, np.datetime64(start, "D"), "left")) if start else 0
-    stop = int(np.searchsorted(days, np.datetime64(end, "D"), "right")) if end else len(bars)
-    return first, stop
 
 
 def _unknown(home: Stores, request: BacktestRequest, source: str, offered: list[str]) -> UnknownName:

@@ -12,7 +12,7 @@ from prefect.cache_policies import NO_CACHE
 from storage.runs import RunOutput
 from tasks.artifacts import run_artifact
 from tasks.provenance import code_version, library_versions
-from tasks.run import Run
+from tasks.run import CurrentRun
 from tasks.stores import stores
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 @task(name="save run", cache_policy=NO_CACHE)
-def save_ingest(run: Run, ingested: list[Ingest]) -> dict[str, Any]:
+def save_ingest(run: CurrentRun, ingested: list[Ingest]) -> dict[str, Any]:
     """Keep what the ingest did; return its summary (the snapshot, and a row a symbol)."""
     snapshot = stores().lake.current()
     series = [_row(one) for one in ingested]
@@ -55,7 +55,7 @@ def _row(one: Ingest) -> dict[str, Any]:
     }
 
 
-def publish_ingest(run: Run, shown: dict[str, Any]) -> None:
+def publish_ingest(run: CurrentRun, shown: dict[str, Any]) -> None:
     """Show what was ingested as an artifact of the flow run in the Prefect UI."""
     columns = ("symbol", "timeframe", "source", "added", "restated", "unchanged", "quarantined")
     rows = ["| " + " | ".join(str(row[name]) for name in columns) + " |" for row in shown["series"]]

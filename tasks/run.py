@@ -3,22 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final
 from uuid import UUID
 
 from prefect import runtime
 
 from gpt_trader.requests import Request
+from gpt_trader.runs import owner_of
 from tasks.stores import stores
-
-#: Owner of runs that no principal asked for: cron, and the Prefect UI.
-SYSTEM: Final = "system"
-
-OWNER_TAG: Final = "owner:"
 
 
 @dataclass(frozen=True)
-class Run:
+class CurrentRun:
     """One flow run; its id is the run id on every face."""
 
     id: UUID
@@ -26,12 +21,8 @@ class Run:
     owner: str
 
 
-def begin_run(slice_name: str, request: Request) -> Run:
+def begin_run(slice_name: str, request: Request) -> CurrentRun:
     """Return the current flow run, recorded with its request (the API has recorded those that it started)."""
-    run = Run(UUID(str(runtime.flow_run.id)), slice_name, _owner(list(runtime.flow_run.tags)))
+    run = CurrentRun(UUID(str(runtime.flow_run.id)), slice_name, owner_of(list(runtime.flow_run.tags)))
     stores().runs.register(run.id, run.slice, run.owner, request.model_dump(mode="json"))
     return run
-
-
-def _owner(tags: list[str]) -> str:
-    return next((tag.removeprefix(OWNER_TAG) for tag in tags if tag.startswith(OWNER_TAG)), SYSTEM)

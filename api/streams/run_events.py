@@ -9,10 +9,9 @@ from typing import cast
 from uuid import UUID
 
 from api.context import Context
-from api.launcher import is_final
-from api.run_states import channel_of
 from api.streams.sse import frame
 from gpt_trader.errors import EngineUnreachable, Refused
+from gpt_trader.runs import FINAL_STATES, channel_of
 from storage.events import Event, Position, UnrecoverablePosition
 
 
@@ -67,4 +66,4 @@ async def frames(context: Context, run_id: UUID, start: Resume) -> AsyncGenerato
 
 
 def _ends(event: Event) -> bool:
-    return event.type == "state" and is_final(str(event.data.get("state")))
+    return event.type == "state" and event.data.get("state") in FINAL_STATES

@@ -41,7 +41,12 @@ def strategy_type(name: str) -> type[Strategy]:
             raise UnknownName.among(
                 "strategy", name, strategy_names(), hint="your own is given as ./file.py:ClassName"
             )
-        found = plugins[name].load()
+        try:
+            found = plugins[name].load()
+        except Exception as error:
+            raise Refused(
+                f"plugin {plugins[name].value} of strategy {name!r} does not load: {type(error).__name__}: {error}"
+            ) from error
     return checked_type(found, name)
 
 

@@ -13,8 +13,8 @@ from uuid import UUID
 import httpx
 import pytest
 
-from api.run_states import channel_of
 from api.streams.sse import frame, response, until
+from gpt_trader.runs import channel_of
 from storage.events import Position
 from tests.api.conftest import Engine, Prefect, events_of
 

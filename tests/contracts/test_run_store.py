@@ -20,9 +20,10 @@ from sqlalchemy import URL, Engine
 from gpt_trader.backtesting.result import BacktestResult, Metrics, Trade
 from gpt_trader.crash_points import KILLED
 from gpt_trader.errors import Conflict, GptTraderError, NotFound, Refused, UnknownName
+from gpt_trader.runs import SYSTEM
 from gpt_trader.settings import Home
 from storage.run_folders import staged_folder
-from storage.runs import SYSTEM, RunOutput, RunStore
+from storage.runs import RunOutput, RunStore
 from storage.series import backtest_series
 
 REQUEST = {
