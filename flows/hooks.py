@@ -12,7 +12,7 @@ from __future__ import annotations
 import atexit
 import logging
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 from uuid import UUID
 
@@ -22,6 +22,7 @@ from prefect.flows import Flow
 from sqlalchemy.exc import InterfaceError, OperationalError
 
 from gpt_trader.errors import EngineUnreachable
+from gpt_trader.runs import channel_of
 from storage.events import EventLog, NewEvent
 from tasks.stores import stores
 
@@ -37,11 +38,6 @@ MOST_WAITING: Final = 10_000
 RUN_LOGGERS: Final = ("prefect.flow_runs", "prefect.task_runs")
 
 _LOST: Final = (OperationalError, InterfaceError, EngineUnreachable)
-
-
-def channel_of(run_id: UUID) -> str:
-    """Return the event log's channel of a run."""
-    return f"runs.{run_id}"
 
 
 def state_event(state: State[Any]) -> NewEvent:
@@ -144,6 +140,14 @@ def progress(stage: str, done: int, total: int, message: str = "") -> None:
     if run_id:
         told = {"stage": stage, "done": done, "total": total, "message": message}
         _events_of(UUID(str(run_id))).put(NewEvent("progress", told), soon=True)
+
+
+def tell_result(result_hash: str, metrics: Mapping[str, Any] | None = None) -> None:
+    """Tell what the current run found. Outside of a run it does nothing."""
+    run_id = runtime.flow_run.id
+    if run_id:
+        told = {"result_hash": result_hash, "metrics": dict(metrics or {})}
+        _events_of(UUID(str(run_id))).put(NewEvent("result", told), soon=True)
 
 
 def tell_state(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -> None:

@@ -100,12 +100,14 @@ def _server(settings: Settings) -> Server:
     from prefect.context import refresh_global_settings_context
     from prefect.server.api.server import create_app
     from prefect.settings import get_current_settings
+    from starlette.middleware.trustedhost import TrustedHostMiddleware
 
     refresh_global_settings_context()
     api = get_current_settings().server.api
     return uvicorn.Server(
         uvicorn.Config(
-            create_app(final=True),
+            # A page of the web that points its own name at 127.0.0.1 must not reach Prefect, which has no login here.
+            TrustedHostMiddleware(create_app(final=True), allowed_hosts=[HOST, "localhost"]),
             host=HOST,
             port=settings.prefect_port,
             log_level="warning" if settings.log_level == "info" else settings.log_level,
