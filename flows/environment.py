@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from pathlib import Path
 
 from gpt_trader.settings import Home, Settings
 
@@ -55,5 +56,7 @@ def for_worker(settings: Settings, home: Home) -> dict[str, str]:
 
 
 def adopt(variables: Mapping[str, str]) -> None:
-    """Set the variables in this process."""
+    """Set the variables in this process, and make Prefect's home (it makes its own folder, but not the parents)."""
     os.environ.update(variables)
+    if "PREFECT_HOME" in variables:
+        Path(variables["PREFECT_HOME"]).mkdir(parents=True, exist_ok=True)

@@ -85,6 +85,7 @@ class ForkServer:
         self._process: subprocess.Popen[bytes] | None = None
         self._writer: asyncio.StreamWriter | None = None
         self._ready = asyncio.Event()
+        self._lost = asyncio.Event()
         self._failed: TemplateFailed | None = None
         self._orders: dict[str, asyncio.Future[ForkedProcess]] = {}
         self._children: dict[int, ForkedProcess] = {}
@@ -119,6 +120,10 @@ class ForkServer:
         await self._ready.wait()
         if self._failed is not None:
             raise self._failed
+
+    async def lost(self) -> None:
+        """Wait until the template that is ready now is gone."""
+        await self._lost.wait()
 
     async def fork(self, order: ForkOrder) -> ForkedProcess:
         """Fork a child that carries out `order`; waits for a template that is starting (again)."""
@@ -175,6 +180,7 @@ class ForkServer:
                 was_ready = self._answered(json.loads(line)) or was_ready
         finally:
             self._ready.clear()
+            self._lost.set()
             self._writer.close()
         await asyncio.to_thread(self._process.wait)
         self._lose_children()
@@ -189,6 +195,7 @@ class ForkServer:
     def _answered(self, message: dict[str, Any]) -> bool:
         match message["event"]:
             case "ready":
+                self._lost.clear()
                 self._ready.set()
                 return True
             case "forked":

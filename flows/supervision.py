@@ -50,6 +50,9 @@ CANCEL_POLL_SECONDS: Final = 0.5
 
 _FINAL: Final = frozenset({"COMPLETED", "FAILED", "CRASHED", "CANCELLED"})
 
+#: How long a child may take from its fork to the moment in which it can take a cancellation for what it is.
+CONNECT_SECONDS: Final = 5.0
+
 #: How long a child may take to end after SIGTERM (its `finally` blocks, its last report) before it is killed.
 END_SECONDS: Final = 10.0
 
@@ -209,9 +212,17 @@ class Supervision:
         )
 
     def _cancel(self, flow_run: FlowRun) -> None:
-        task = asyncio.create_task(self._canceller.cancel(flow_run), name=f"cancel {flow_run.id}")
+        task = asyncio.create_task(self._cancel_connected(flow_run), name=f"cancel {flow_run.id}")
         self._cancelling[flow_run.id] = task
         task.add_done_callback(self._cancelled(flow_run.id))
+
+    async def _cancel_connected(self, flow_run: FlowRun) -> None:
+        """Cancel once the child listens: a SIGTERM before that would be told as a crash, by the child itself."""
+        registration = self.control_channel._registrations.get(flow_run.id)
+        if registration is not None:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(registration.connected.wait(), CONNECT_SECONDS)
+        await self._canceller.cancel(flow_run)
 
     def _cancelled(self, run_id: UUID) -> Callable[[asyncio.Task[None]], None]:
         def done(task: asyncio.Task[None]) -> None:

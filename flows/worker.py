@@ -64,11 +64,14 @@ PRELOAD: Final = (
 #: Called after the imports. `warm_up` compiles and runs the simulation once, so that no run pays for it.
 WARM: Final = ("flows.rehearsal:rehearse", "gpt_trader.backtesting.engine:warm_up")
 
+#: A poll that is not answered within this long is given up and made again.
+_POLL_SECONDS: Final = 15.0
+
 #: The database starts beside us; the first start initializes it.
 _DATABASE_SECONDS: Final = 120.0
 
 #: A worker told to stop gives its runs this long; the supervisor allows it a little more.
-DRAIN_SECONDS: Final = 20.0
+DRAIN_SECONDS: Final = 15.0
 
 
 @dataclass
@@ -178,8 +181,15 @@ async def _serve(
             await _poll(worker, pace)
         finally:
             listening.cancel()
-            async with asyncio.timeout(DRAIN_SECONDS):
-                await worker.drain()
+            await _drain(worker)
+
+
+async def _drain(worker: WarmWorker) -> None:
+    try:
+        async with asyncio.timeout(DRAIN_SECONDS):
+            await worker.drain()
+    except TimeoutError:  # the server is away as well: the claims stay, and the next start settles the runs
+        logger.warning("Stopped before every run's end could be reported; the next start does it")
 
 
 def _database_up(settings: Settings, engine: Home) -> None:
@@ -203,9 +213,13 @@ async def _server_up(client: PrefectClient) -> None:
 
 
 async def _mark_ready(forks: ForkServer, mark: Ready) -> None:
-    await forks.ready()
-    mark.write("ready", template_pid=forks.pid)
-    logger.info("Ready: the template %s is warm", forks.pid)
+    """Keep the mark true: ready while the template is warm."""
+    while True:
+        await forks.ready()
+        mark.write("ready", template_pid=forks.pid)
+        logger.info("Ready: the template %s is warm", forks.pid)
+        await forks.lost()
+        mark.write("starting")
 
 
 async def _poll(worker: WarmWorker, pace: Pace) -> None:
@@ -213,11 +227,16 @@ async def _poll(worker: WarmWorker, pace: Pace) -> None:
     import httpx
 
     away = 0
-    while True:
+    this = asyncio.current_task()
+    assert this is not None
+    while (
+        not this.cancelling()
+    ):  # a client that is connecting may take a cancellation for a failure of its own
         try:
-            if await worker.get_and_submit_flow_runs():
-                pace.busy()
-        except httpx.HTTPError as error:
+            async with asyncio.timeout(_POLL_SECONDS):  # the client itself would try for minutes
+                if await worker.get_and_submit_flow_runs():
+                    pace.busy()
+        except (httpx.HTTPError, TimeoutError) as error:
             away += 1
             if away == 1:
                 logger.warning("Prefect's server does not answer (%s); waiting for it", type(error).__name__)
@@ -226,6 +245,7 @@ async def _poll(worker: WarmWorker, pace: Pace) -> None:
                 logger.info("Prefect's server answers again")
             away = 0
         await (asyncio.sleep(min(0.1 * 2**away, 2.0)) if away else pace.pause())
+    raise asyncio.CancelledError
 
 
 async def _sync(worker: WarmWorker) -> None:
@@ -244,8 +264,9 @@ async def _record(flow_run: FlowRun | None) -> None:
     """Tell the event log a state that the run's own hooks may not have told."""
     from sqlalchemy.exc import InterfaceError, OperationalError
 
-    from flows.hooks import channel_of, state_event
+    from flows.hooks import state_event
     from gpt_trader.errors import EngineUnreachable
+    from gpt_trader.runs import channel_of
     from tasks.stores import stores
 
     if flow_run is None or flow_run.state is None:

@@ -23,9 +23,8 @@ from sqlalchemy import make_url
 
 from gpt_trader.settings import Home
 from storage import database as databases
-from storage.cluster import ROLE, SUPERUSER
+from storage.cluster import ROLE, SUPERUSER, Cluster
 from storage.events import Event, EventLog
-from storage.postgres import Cluster
 from tests.waiting import eventually
 
 FINAL = {"COMPLETED", "FAILED", "CRASHED", "CANCELLED"}
@@ -159,6 +158,7 @@ def running(engine_parts: Engine) -> Engine:
     """The engine with a warm worker, whatever the test before did to it."""
     if engine_parts.worker is None or engine_parts.worker.poll() is not None:
         engine_parts.start_worker()
+    eventually(lambda: engine_parts.worker_mark().get("state") == "ready", seconds=60, what="a warm template")
     return engine_parts
 
 

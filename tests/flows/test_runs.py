@@ -115,12 +115,14 @@ def test_a_dead_template_is_replaced(running: Engine, short_folder: Path) -> Non
     run_id = running.run("waits", {"folder": str(short_folder)})
     pid = pid_in(short_folder / "started")
 
-    kill(running.worker_mark()["template_pid"])
+    template = running.worker_mark()["template_pid"]
+    kill(template)
 
     assert running.end_of(run_id, within=30)["type"] == "CRASHED"
     assert (short_folder / "finally").exists()
-    assert gone(pid)
+    eventually(lambda: gone(pid), what="the end of the process")  # it reports before it goes
     assert running.end_of(running.run("adds"), within=60)["type"] == "COMPLETED"
+    eventually(lambda: running.worker_mark()["template_pid"] != template, what="the new template's pid")
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
@@ -163,11 +165,13 @@ def test_a_run_whose_processes_were_all_killed_is_settled_at_the_next_start(
     eventually(lambda: str(pid) in (running.home.state / "running" / f"{run_id}.json").read_text())
     worker = running.worker
     assert worker is not None
-    for each in (worker.pid, template, pid):
-        os.kill(each, signal.SIGSTOP)  # all at once: none may see another one die
-    for each in (pid, template, worker.pid):
-        os.kill(each, signal.SIGKILL)
-    worker.wait()
+    try:
+        for each in (worker.pid, template, pid):
+            os.kill(each, signal.SIGSTOP)  # all at once: none may see another one die
+    finally:
+        for each in (pid, template, worker.pid):
+            kill(each)
+        worker.wait()
     if asked:
         running.set_state(run_id, asked)
     assert running.state(run_id)["type"] == (asked or "RUNNING")
@@ -211,11 +215,11 @@ def test_the_stock_process_worker_gives_the_same(running: Engine, tmp_path: Path
         stock = subprocess.Popen(command, env=running.environment, stdout=log, stderr=log, cwd=tmp_path)
     try:
         ends = [running.end_of(run_id, within=120)["type"] for run_id in run_ids]
+        assert ends == ["COMPLETED", "FAILED"], (tmp_path / "log").read_text()
+        # Prefect knows a state a moment before the hook has told it.
+        eventually(lambda: running.states_told(run_ids[0]) == ["RUNNING", "COMPLETED"], what="both states")
     finally:
         stock.send_signal(signal.SIGINT)
         stock.wait(timeout=60)
 
-    assert ends == ["COMPLETED", "FAILED"], (tmp_path / "log").read_text()
-    # Prefect knows a state a moment before the hook has told it.
-    eventually(lambda: running.states_told(run_ids[0]) == ["RUNNING", "COMPLETED"], what="both states")
     assert [event.data["done"] for event in running.told(run_ids[0]) if event.type == "progress"] == [0, 1]

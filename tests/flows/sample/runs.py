@@ -43,8 +43,8 @@ def fails() -> None:
 )
 def waits(folder: str) -> None:
     """Note the process in `folder`, then wait until something ends it; `finally` notes that it ran."""
-    (Path(folder) / "started").write_text(str(os.getpid()))
     try:
+        (Path(folder) / "started").write_text(str(os.getpid()))
         threading.Event().wait()
     finally:
         (Path(folder) / "finally").touch()
