@@ -24,9 +24,10 @@ from sqlalchemy.dialects.postgresql import insert
 
 from gpt_trader.crash_points import crash_point
 from gpt_trader.errors import Conflict, GptTraderError, NotFound, Problem, Refused, UnknownName
-from gpt_trader.runs import SYSTEM
+from gpt_trader.runs import SYSTEM, channel_of
 from gpt_trader.settings import Home
 from storage.durable import explained, sync_folder, write_file
+from storage.events import NewEvent, append_within
 from storage.run_folders import move_into_place, staged_folder, sweep, write_parquet
 from storage.tables import IDEMPOTENCY_KEYS, RUNS
 
@@ -146,6 +147,9 @@ class RunStore:
     def save_result(self, run_id: UUID, output: RunOutput) -> None:
         """Keep a run's result: all of it or nothing. The same result again changes nothing.
 
+        The run's channel tells it as an event `result`, in the same transaction. Nothing is announced: the progress
+        and the final state that follow within milliseconds are.
+
         Raises:
             NotFound: The run is not registered.
             Conflict: It has another result already.
@@ -173,6 +177,11 @@ class RunStore:
                     "finished_at": func.clock_timestamp(),
                 }
                 connection.execute(update(RUNS).where(RUNS.c.run_id == run_id).values(values))
+                told = {
+                    "result_hash": output.result_hash,
+                    "metrics": dict(output.summary.get("metrics", {})),
+                }
+                append_within(connection, channel_of(run_id), [NewEvent("result", told, key="result")])
 
     def save_artifact(self, run_id: UUID, name: str, content: bytes) -> Path:
         """Put a file that shows the result (`report`, `picture`) beside its series; return its path.

@@ -20,8 +20,9 @@ from sqlalchemy import URL, Engine
 from gpt_trader.backtesting.result import BacktestResult, Metrics, Trade
 from gpt_trader.crash_points import KILLED
 from gpt_trader.errors import Conflict, GptTraderError, NotFound, Refused, UnknownName
-from gpt_trader.runs import SYSTEM
+from gpt_trader.runs import SYSTEM, channel_of
 from gpt_trader.settings import Home
+from storage.events import EventLog
 from storage.run_folders import staged_folder
 from storage.runs import RunOutput, RunStore
 from storage.series import backtest_series
@@ -102,6 +103,13 @@ def test_a_registered_run_is_what_was_asked(store: RunStore, run_id: UUID) -> No
     assert list(run.request) == list(REQUEST)
     assert (run.result_hash, run.summary, run.artifacts, run.finished_at) == (None, None, {}, None)
     assert abs((datetime.now(UTC) - run.created_at).total_seconds()) < 60
+
+
+def test_the_runs_channel_tells_the_result_once(store: RunStore, run_id: UUID, engine: Engine) -> None:
+    for _ in range(2):
+        store.save_result(run_id, output("hash", metrics={"sharpe": 1.5, "win_rate": None}))
+    told = [(event.type, event.data) for event in EventLog(engine).read(channel_of(run_id))]
+    assert told == [("result", {"result_hash": "hash", "metrics": {"sharpe": 1.5, "win_rate": None}})]
 
 
 def test_registering_again_changes_nothing(store: RunStore, run_id: UUID) -> None:
