@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from api.principals import Principal
-from gpt_trader.adapters.sources import source
+from gpt_trader.adapters.sources import SOURCES, source
 from gpt_trader.errors import NotFound, Problem, Refused, UnknownName
 from gpt_trader.instruments import Instrument
 from gpt_trader.requests import BacktestRequest, DataRequest, Request
@@ -52,6 +52,8 @@ def _check_strategy(request: BacktestRequest, home: Home) -> None:
 
 def _check_symbol(request: BacktestRequest, lake: Lake, source_name: str) -> None:
     """Find the series in the lake's snapshot or, where the newest is meant, in the source's list."""
+    if source_name not in SOURCES:  # also where the lake has the series and no source is asked
+        raise UnknownName.among("source", source_name, SOURCES)
     entries = lake.manifest(request.snapshot).entries
     if (request.symbol, request.timeframe) in entries:
         return

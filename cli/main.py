@@ -13,6 +13,7 @@ from cli.render import ReaderGone
 
 def app(argv: Sequence[str] | None = None) -> int:
     """Run one command line (default: this process's) and return its exit code (see `cli.failures`)."""
+    _open_standard_streams()
     # pydantic would read the entry points of every installed package for plugins: 40 ms, and we have none.
     os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
     args = hoisted(sys.argv[1:] if argv is None else argv)
@@ -35,6 +36,13 @@ def _run(args: list[str]) -> int:
     command = typer.main.get_command(build())
     returned = command.main(args=args, prog_name="gpt-trader", standalone_mode=False)
     return returned if isinstance(returned, int) else 0
+
+
+def _open_standard_streams() -> None:
+    """Give a program that was started without one of them (`>&-`) the null device, as daemons do."""
+    sys.stdin = sys.stdin or os.fdopen(os.open(os.devnull, os.O_RDONLY))
+    sys.stdout = sys.stdout or os.fdopen(os.open(os.devnull, os.O_WRONLY), "w")
+    sys.stderr = sys.stderr or os.fdopen(os.open(os.devnull, os.O_WRONLY), "w")
 
 
 def _reader_gone() -> int:

@@ -64,7 +64,7 @@ def load_source(source: bytes, class_name: str, *, shown_as: str) -> type[Strate
     sys.modules[module.__name__] = module
     try:
         exec(compile(source, shown_as, "exec"), module.__dict__)  # noqa: S102 the user's own code, by design D14
-    except Exception as error:
+    except (Exception, SystemExit) as error:  # a script that ends itself is no strategy file
         line = _line_of(error, shown_as)
         raise Refused(f"{shown_as}{line} does not run: {type(error).__name__}: {error}") from error
     # Tracebacks of a run show the stored lines, wherever the file has gone meanwhile.
@@ -103,7 +103,7 @@ def _is_strategy(value: object, module: ModuleType) -> bool:
     return isinstance(value, type) and issubclass(value, Strategy) and value.__module__ == module.__name__
 
 
-def _line_of(error: Exception, shown_as: str) -> str:
+def _line_of(error: BaseException, shown_as: str) -> str:
     if isinstance(error, SyntaxError) and error.lineno:
         return f", line {error.lineno},"
     trace, line = error.__traceback__, 0

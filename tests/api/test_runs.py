@@ -70,6 +70,7 @@ def test_a_run_is_accepted_with_its_links_and_reaches_prefect(
         ({"symbol": "ACME", "start": "2020-02-01", "end": "2020-01-01"}, "request", None),
         ({"symbol": "ACME", "capital": "NaN"}, "capital", None),
         ({"symbol": "../../x"}, "symbol", None),
+        ({"symbol": "ACME", "source": "smaple"}, "source", "sample"),
         ({"symbol": "ACME", "comission": 0.1}, "comission", "commission"),
     ],
 )
@@ -189,6 +190,7 @@ def test_lists_filter_and_page_without_loss_or_repetition(engine_api: Engine, pr
     assert {each["state"] for each in failed} == {"FAILED"}
     assert failed[0]["message"]
     assert get("/workflows/runs", params={"tag": ["symbol:ACME", "owner:nobody"]}).json()["items"] == []
+    problem(get("/workflows/runs", params={"tag": "a\0b"}), 422, "refused-input")
     assert get("/workflows/runs", params={"until": "2001-01-01T00:00:00Z"}).json()["items"] == []
     problem(get("/workflows/runs", params={"name": "nope"}), 404, "not-found")
     problem(get("/workflows/runs", params={"state": "DONE"}), 422, "refused-input")

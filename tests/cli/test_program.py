@@ -152,6 +152,16 @@ def test_nobody_at_the_server(own_home: Path, cli: Command) -> None:
     assert unreachable.err == f"error: no answer from {url}: nothing listens there\n"
 
 
+@pytest.mark.parametrize("closed", ["0", "1", "2"])
+def test_a_stream_that_is_closed_from_the_start_is_no_failure(own_home: Path, closed: str) -> None:
+    line = f'"{sys.executable}" -P -m gpt_trader strategy list {closed}>&-'
+    done = subprocess.run(
+        line, shell=True, cwd=ROOT, env=environment(), capture_output=True, text=True, check=False, timeout=30
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert ("momentum" in done.stdout) is (closed != "1")
+
+
 def test_something_else_at_the_server(own_home: Path, cli: Command) -> None:
     with socket.create_server(("127.0.0.1", 0)) as other:
         import threading

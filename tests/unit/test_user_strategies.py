@@ -65,6 +65,7 @@ def test_a_stored_file_that_is_gone_says_what_to_do(tmp_path):
     [
         ("def broken(:\n", "Any", "line 1, does not run: SyntaxError"),
         ("x = 1\ny = x / 0\n", "Any", "line 2, does not run: ZeroDivisionError"),
+        ("import sys\nsys.exit(0)\n", "Any", "line 2, does not run: SystemExit: 0"),
         ("class Thing:\n    pass\n", "Thing", "not a subclass"),
         (
             "from gpt_trader.strategies.base import Strategy\nclass T(Strategy):\n    pass\n",
