@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from prefect import flow
 
-from flows.hooks import HOOKS, progress, tell_result
+from flows.hooks import HOOKS, progress
 from gpt_trader.requests import BacktestRequest
 from tasks.backtest import publish, save_run, simulate, write_report
 from tasks.bars import ensure_bars, load_bars
@@ -22,7 +22,6 @@ def backtest(request: BacktestRequest) -> str:
     result = simulate(request, loaded)
     progress("save", 2, 4)
     shown = save_run(run, result)
-    tell_result(result.result_hash, shown["metrics"])
     if request.report:
         progress("report", 3, 4)
         write_report(run, result)

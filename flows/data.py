@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from prefect import flow
 
-from flows.hooks import HOOKS, progress, tell_result
+from flows.hooks import HOOKS, progress
 from gpt_trader.requests import DataRequest
 from tasks.bars import ingest, symbols_of
 from tasks.ingest import publish_ingest, save_ingest
@@ -21,7 +21,6 @@ def data(request: DataRequest) -> str:
         progress("ingest", done, len(symbols), symbol)
         ingested.append(ingest(symbol, request))
     summary = save_ingest(run, ingested)
-    tell_result(str(summary["result_hash"]))
     publish_ingest(run, summary)
     progress("done", len(symbols), len(symbols))
     return str(summary["snapshot_id"])

@@ -12,7 +12,7 @@ from __future__ import annotations
 import atexit
 import logging
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any, Final
 from uuid import UUID
 
@@ -140,14 +140,6 @@ def progress(stage: str, done: int, total: int, message: str = "") -> None:
     if run_id:
         told = {"stage": stage, "done": done, "total": total, "message": message}
         _events_of(UUID(str(run_id))).put(NewEvent("progress", told), soon=True)
-
-
-def tell_result(result_hash: str, metrics: Mapping[str, Any] | None = None) -> None:
-    """Tell what the current run found. Outside of a run it does nothing."""
-    run_id = runtime.flow_run.id
-    if run_id:
-        told = {"result_hash": result_hash, "metrics": dict(metrics or {})}
-        _events_of(UUID(str(run_id))).put(NewEvent("result", told), soon=True)
 
 
 def tell_state(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -> None:
