@@ -50,9 +50,11 @@ class Claim:
     child: Process | None = None
 
     def alive(self) -> bool:
-        """Return whether any process of this claim runs; a claim of another host is never judged dead."""
-        if self.host != socket.gethostname():
-            return True
+        """Return whether any process of this claim runs.
+
+        A home belongs to one engine at a time, so a claim of another boot is dead. The host is told, not judged by:
+        a container that is started anew has another name each time.
+        """
         if self.boot != boot_id():
             return False
         return self.worker.alive() or (self.child is not None and self.child.alive())
@@ -80,12 +82,27 @@ class Claims:
 
     def __iter__(self) -> Iterator[Claim]:
         for path in sorted(self._folder.glob("*.json")):
-            read = json.loads(path.read_text(encoding="utf-8"))
-            child = Process(**read.pop("child")) if read.get("child") else None
-            yield Claim(**{**read, "worker": Process(**read["worker"]), "child": child})
+            try:
+                yield _read(path)
+            except FileNotFoundError:  # given up meanwhile
+                continue
+
+    def inherited(self) -> bool:
+        """Return whether a claim of another worker is left: one of a life before this one's."""
+        return any(claim.worker != self._worker for claim in self)
 
     def _path(self, run_id: UUID) -> Path:
         return self._folder / f"{run_id}.json"
+
+
+def _read(path: Path) -> Claim:
+    """Return a claim; one that a power cut left empty or torn is of a boot before this one, so nobody's."""
+    try:
+        read = json.loads(path.read_text(encoding="utf-8"))
+        child = Process(**read["child"]) if read["child"] else None
+        return Claim(read["run_id"], read["host"], read["boot"], Process(**read["worker"]), child)
+    except (ValueError, KeyError, TypeError):
+        return Claim(path.stem, "", "", Process(0, ""))
 
 
 @cache

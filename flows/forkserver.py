@@ -79,8 +79,14 @@ class ForkedProcess:
 class ForkServer:
     """Keeps one warm template alive. `async with` starts it; `fork` waits until it is ready."""
 
-    def __init__(self, preload: Sequence[str], warm: Sequence[str], env: Mapping[str, str]) -> None:
-        self._arguments = [f"--preload={name}" for name in preload] + [f"--warm={name}" for name in warm]
+    def __init__(
+        self, preload: Sequence[str], warm: Sequence[str], env: Mapping[str, str], later: Sequence[str] = ()
+    ) -> None:
+        self._arguments = [
+            *(f"--preload={name}" for name in preload),
+            *(f"--warm={name}" for name in warm),
+            *(f"--later={name}" for name in later),
+        ]
         self._env = {**SINGLE_THREADED, **env}
         self._process: subprocess.Popen[bytes] | None = None
         self._writer: asyncio.StreamWriter | None = None

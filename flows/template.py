@@ -37,6 +37,9 @@ from flows.child import GRACE_SECONDS, live
 #: A Ctrl-C in the terminal and a `kill` of the group are the worker's business; a child unblocks them.
 BLOCKED: Final = frozenset({signal.SIGINT, signal.SIGTERM})
 
+#: After so long without an order the template does what makes the next runs faster.
+IDLE_SECONDS: Final = 1.0
+
 #: A thread that is ending already (matplotlib's timer, when it has built its font cache) may take this long.
 _SETTLE_SECONDS: Final = 2.0
 
@@ -57,11 +60,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--socket", type=int, required=True, help="inherited descriptor of our end")
     parser.add_argument("--preload", action="append", default=[], help="module to import, in order")
     parser.add_argument("--warm", action="append", default=[], help="module:function to call after imports")
+    parser.add_argument("--later", action="append", default=[], help="module:function to call when idle")
     options = parser.parse_args(argv)
     channel = socket.socket(fileno=options.socket)
     os.set_inheritable(options.socket, False)
     preload(options.preload, options.warm)
-    Template(channel).serve()
+    Template(channel, options.later).serve()
 
 
 def preload(modules: Sequence[str], warm: Sequence[str]) -> None:
@@ -70,9 +74,17 @@ def preload(modules: Sequence[str], warm: Sequence[str]) -> None:
     for module in modules:
         import_module(module)
     for name in warm:
-        module, _, function = name.partition(":")
-        getattr(import_module(module), function)()
+        _call(name)
     gc.enable()
+    _settle()
+
+
+def _call(name: str) -> None:
+    module, _, function = name.partition(":")
+    getattr(import_module(module), function)()
+
+
+def _settle() -> None:
     gc.collect()
     gc.freeze()  # children never touch (and so never copy) the pages of what is here already
     assert_forkable()
@@ -100,8 +112,9 @@ def assert_forkable() -> None:
 class Template:
     """The fork loop: orders in, children out, return codes back."""
 
-    def __init__(self, channel: socket.socket) -> None:
+    def __init__(self, channel: socket.socket, later: Sequence[str] = ()) -> None:
         self._channel = channel
+        self._later = list(later)
         self._children: dict[int, str] = {}
         self._lifeline, self._lifeline_writer = os.pipe()
         self._wakeup, wakeup_writer = socket.socketpair()
@@ -123,13 +136,24 @@ class Template:
             selector.register(self._channel, selectors.EVENT_READ)
             selector.register(self._wakeup, selectors.EVENT_READ)
             while True:
-                ready = {key.fileobj for key, _ in selector.select()}
+                ready = {key.fileobj for key, _ in selector.select(self._patience())}
+                if not ready:
+                    self._warm_up_more()
                 if self._wakeup in ready:
                     self._wakeup.recv(4096)
                     self._reap()
                 if self._channel in ready and not self._receive(selector):
                     break
         self._end_children()
+
+    def _patience(self) -> float | None:
+        """Return how long to wait for an order: for ever, unless something can be done meanwhile."""
+        return IDLE_SECONDS if self._later and not self._children else None
+
+    def _warm_up_more(self) -> None:
+        """Call the next of what makes runs faster but was not worth waiting for at the start."""
+        _call(self._later.pop(0))
+        _settle()
 
     def _receive(self, selector: selectors.BaseSelector) -> bool:
         try:

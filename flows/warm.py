@@ -23,8 +23,10 @@ from uuid import UUID
 import anyio
 import anyio.abc
 import httpx
-from prefect.exceptions import ObjectNotFound
+from prefect.exceptions import Abort, ObjectNotFound
 from prefect.settings import get_current_settings
+from prefect.states import Pending
+from prefect.utilities.engine import propose_state
 from prefect.utilities.processutils import sanitize_subprocess_env
 from prefect.workers.base import BaseWorker
 from prefect.workers.process import ProcessJobConfiguration, ProcessWorker, ProcessWorkerResult
@@ -155,6 +157,10 @@ class ForkedHooks:
             logger.error("Hooks of run %s for %s ended with code %d", flow_run.id, state.name, code)
 
 
+class NotOurs(Exception):
+    """The server gives the run to somebody else: another worker has it, or it is to wait or has ended."""
+
+
 class WarmWorker(ProcessWorker):
     """Polls the work pool and forks a child a run from `forks`; `concluded` is told each run's last state."""
 
@@ -213,30 +219,58 @@ class WarmWorker(ProcessWorker):
     async def _submit_run(self, flow_run: FlowRun) -> None:
         """Take one run from the poll to its last state; nothing that goes wrong with it reaches the others."""
         self._claims.write(flow_run.id)
+        ours = True
         try:
             configuration = await self._prepare(flow_run)
             if configuration is not None:
                 self._hooks.configurations[flow_run.id] = configuration
                 await self._run_and_report(flow_run, configuration)
+        except NotOurs as refusal:
+            ours = False
+            logger.info("Run %s is left to whoever has it: %s", flow_run.id, refusal)
         except httpx.HTTPError as error:
             logger.warning("Lost the server while starting run %s: %r", flow_run.id, error)
         finally:
-            await self._conclude(flow_run)
+            if ours:
+                await self._conclude(flow_run)
+            else:
+                self._claims.remove(flow_run.id)
             self._hooks.configurations.pop(flow_run.id, None)
             self._release_limit_slot(flow_run.id)
             self._submitting_flow_run_ids.discard(flow_run.id)
 
     async def _prepare(self, flow_run: FlowRun) -> ProcessJobConfiguration | None:
-        """Propose Pending and read the deployment side by side; None if the run is not ours to run (any more)."""
+        """Propose Pending and read the deployment side by side; None if there is nothing left to run.
+
+        Raises NotOurs where the server gives the run to somebody else.
+        """
         reading = asyncio.create_task(self._deployment(flow_run))
-        ready = await self._propose_pending_state(flow_run)
+        try:
+            await self._take(flow_run)
+        except BaseException:
+            reading.cancel()
+            await asyncio.gather(reading, return_exceptions=True)
+            raise
         try:
             deployment = await reading
         except ObjectNotFound:
             message = f"Deployment {flow_run.deployment_id} no longer exists, cancelled run."
             await self._mark_flow_run_as_cancelled(flow_run, state_updates={"message": message})
             return None
-        return await self._configuration(flow_run, deployment) if ready else None
+        return await self._configuration(flow_run, deployment)
+
+    async def _take(self, flow_run: FlowRun) -> None:
+        """Propose Pending; from then on the run is ours to settle.
+
+        The base class says no more than False where another worker was faster, the run was cancelled, or the server
+        did not answer: here each of them needs an answer of its own.
+        """
+        try:
+            state = await propose_state(self.client, Pending(), flow_run_id=flow_run.id)
+        except Abort as refusal:
+            raise NotOurs(str(refusal)) from None
+        if not state.is_pending():
+            raise NotOurs(f"the server made it {state.name}")
 
     async def _deployment(self, flow_run: FlowRun) -> DeploymentResponse | None:
         return await self.client.read_deployment(flow_run.deployment_id) if flow_run.deployment_id else None

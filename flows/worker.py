@@ -16,6 +16,7 @@ import sys
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -23,6 +24,7 @@ from flows import environment
 from flows.claims import Claims
 from flows.forkserver import ForkServer, TemplateFailed
 from flows.wake import Pace
+from gpt_trader.errors import EngineUnreachable, GptTraderError
 from gpt_trader.settings import Home, Settings, home, load_settings
 from gpt_trader.strategies.registry import BUILT_IN
 from storage.database import app_url, ensure_databases, migrate, wait_ready
@@ -64,6 +66,14 @@ PRELOAD: Final = (
 #: Called after the imports. `warm_up` compiles and runs the simulation once, so that no run pays for it.
 WARM: Final = ("flows.rehearsal:rehearse", "gpt_trader.backtesting.engine:warm_up")
 
+#: Called when the template has been idle for a second: what a run would build for itself, in half a second more.
+LATER: Final = ("tasks.provenance:remember", "gpt_trader.backtesting.warm:report")
+
+#: How often the claims of a life before are looked at, while there are any.
+_SWEEP_SECONDS: Final = 1.0
+
+_CLEAN_SECONDS: Final = 24 * 3600.0
+
 #: A poll that is not answered within this long is given up and made again.
 _POLL_SECONDS: Final = 15.0
 
@@ -92,15 +102,24 @@ class Ready:
         self.path.unlink(missing_ok=True)
 
 
-def main(preload: Sequence[str] = PRELOAD, warm: Sequence[str] = WARM, folder: Path | None = None) -> int:
+def main(
+    preload: Sequence[str] = PRELOAD,
+    warm: Sequence[str] = WARM,
+    later: Sequence[str] = LATER,
+    folder: Path | None = None,
+) -> int:
     """Run the worker until SIGTERM or SIGINT; return the exit code. For the arguments see `serve`."""
-    settings, engine = load_settings(), home()
+    try:
+        settings, engine = load_settings(), home()
+    except GptTraderError as error:
+        sys.stderr.write(f"{error}\n")
+        return error.exit_code
     environment.adopt(environment.for_worker(settings, engine))
     logging.basicConfig(
         level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr
     )
     logging.getLogger("httpx").setLevel(logging.WARNING)  # a line for each poll would be all there is
-    return asyncio.run(serve(settings, engine, preload=preload, warm=warm, folder=folder))
+    return asyncio.run(serve(settings, engine, preload=preload, warm=warm, later=later, folder=folder))
 
 
 async def serve(
@@ -109,6 +128,7 @@ async def serve(
     *,
     preload: Sequence[str],
     warm: Sequence[str],
+    later: Sequence[str],
     folder: Path | None,
 ) -> int:
     """Serve the work pool until a signal; return 0, or 1 if the template cannot be started.
@@ -118,6 +138,7 @@ async def serve(
         engine: The engine's home.
         preload: Modules that the template imports.
         warm: `module:function` names that the template calls then.
+        later: `module:function` names that it calls when it has nothing to do.
         folder: Whose `prefect.yaml` to register; None: the installation's.
     """
     stop = asyncio.Event()
@@ -128,7 +149,7 @@ async def serve(
     code = 0
     async with AsyncExitStack() as stack:
         stack.callback(mark.remove)
-        forks = await stack.enter_async_context(ForkServer(preload, warm, os.environ))
+        forks = await stack.enter_async_context(ForkServer(preload, warm, os.environ, later))
         serving = asyncio.create_task(_serve(settings, engine, forks, mark, folder), name="serving")
         stopping = asyncio.create_task(stop.wait(), name="stop signal")
         await asyncio.wait([serving, stopping], return_when=asyncio.FIRST_COMPLETED)
@@ -142,6 +163,10 @@ async def serve(
         except* TemplateFailed as failed:
             logger.error("%s", failed.exceptions[0])  # noqa: TRY400 - its own output holds the traceback
             code = 1
+        except* GptTraderError as refused:
+            for error in refused.exceptions:
+                logger.error("%s", error)  # noqa: TRY400 - its message says what to do
+            code = GptTraderError.exit_code if isinstance(refused.exceptions[0], EngineUnreachable) else 2
     return code
 
 
@@ -174,6 +199,8 @@ async def _serve(
     )
     async with worker, asyncio.TaskGroup() as group:
         group.create_task(_mark_ready(forks, mark))
+        group.create_task(_sweep_inherited(worker.client, claims))
+        group.create_task(_keep_clean())
         group.create_task(_sync(worker))
         pace = Pace(app_url(settings, engine), settings.worker_poll_seconds)
         listening = group.create_task(pace.listen())
@@ -220,6 +247,41 @@ async def _mark_ready(forks: ForkServer, mark: Ready) -> None:
         logger.info("Ready: the template %s is warm", forks.pid)
         await forks.lost()
         mark.write("starting")
+
+
+async def _sweep_inherited(client: PrefectClient, claims: Claims) -> None:
+    """Settle the runs whose processes outlived their worker, as soon as they too are gone."""
+    import httpx
+
+    from flows.sweep import sweep
+
+    while claims.inherited():
+        await asyncio.sleep(_SWEEP_SECONDS)
+        try:
+            for flow_run in await sweep(client, claims):
+                await _record(flow_run)
+        except httpx.HTTPError as error:
+            logger.debug("Cannot sweep yet: %s", error)
+
+
+async def _keep_clean() -> None:
+    """Remove what killed writers left and what is no longer kept, at the start and once a day."""
+    from sqlalchemy.exc import InterfaceError, OperationalError
+
+    from tasks.stores import stores
+
+    while True:
+        try:
+            folders = await asyncio.to_thread(stores().runs.sweep_leftovers)
+            expired = await asyncio.to_thread(
+                stores().events.expire, timedelta(days=stores().settings.keep_events_days)
+            )
+        except (OperationalError, InterfaceError) as error:
+            logger.debug("Cannot clean up now: %s", error)
+        else:
+            if folders or expired:
+                logger.info("Removed %d unfinished run folders and %d old events", folders, expired)
+        await asyncio.sleep(_CLEAN_SECONDS)
 
 
 async def _poll(worker: WarmWorker, pace: Pace) -> None:

@@ -118,6 +118,9 @@ class Settings(BaseModel):
     worker_poll_seconds: float = Field(
         default=0.1, ge=0.02, le=60, description="How often a busy worker asks for runs."
     )
+    keep_events_days: float = Field(
+        default=90, ge=1, description="Days that a run's events can be followed again; its result stays."
+    )
     open_report: bool = Field(default=False, description="Open the report in a browser after a backtest.")
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         default="info", description="Least severe line that the parts log."

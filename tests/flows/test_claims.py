@@ -10,6 +10,8 @@ from dataclasses import replace
 from pathlib import Path
 from uuid import uuid4
 
+import pytest
+
 from flows.claims import Claims, Process
 from gpt_trader.settings import Home
 
@@ -37,13 +39,33 @@ def test_a_reused_pid_is_not_the_same_process() -> None:
     assert not Process(me.pid, str(int(me.started) - 1)).alive()
 
 
-def test_nothing_outlives_a_boot_and_another_host_is_not_judged(tmp_path: Path) -> None:
+def test_nothing_outlives_a_boot_whatever_the_host_is_called_now(tmp_path: Path) -> None:
     claims = Claims(Home(tmp_path))
     claims.write(uuid4())
     (claim,) = claims
 
+    assert replace(claim, host="the same container, renamed").alive()
     assert not replace(claim, boot="an earlier one").alive()
-    assert replace(claim, boot="an earlier one", host="elsewhere").alive()
+    assert not replace(claim, boot="an earlier one", host="elsewhere").alive()
+
+
+@pytest.mark.parametrize("torn", ["", "{", "[]", "null", '{"run_id": "x"}', '{"worker": 3}'])
+def test_a_torn_claim_is_a_dead_one(tmp_path: Path, torn: str) -> None:
+    claims, run_id = Claims(Home(tmp_path)), uuid4()
+    claims.write(run_id)
+    (tmp_path / "state" / "running" / f"{run_id}.json").write_text(torn)
+    (claim,) = claims
+
+    assert claim.run_id == str(run_id)
+    assert not claim.alive()
+    assert claims.inherited()
+
+
+def test_own_claims_are_not_inherited(tmp_path: Path) -> None:
+    claims = Claims(Home(tmp_path))
+    claims.write(uuid4())
+
+    assert not claims.inherited()
 
 
 def test_a_removed_claim_is_gone_and_may_be_removed_again(tmp_path: Path) -> None:

@@ -223,3 +223,36 @@ def test_the_stock_process_worker_gives_the_same(running: Engine, tmp_path: Path
         stock.wait(timeout=60)
 
     assert [event.data["done"] for event in running.told(run_ids[0]) if event.type == "progress"] == [0, 1]
+
+
+@pytest.mark.timeout(240)
+def test_two_workers_share_a_pool_and_neither_settles_what_the_other_runs(
+    running: Engine, tmp_path: Path
+) -> None:
+    environment = {**running.environment, "GPT_TRADER_HOME": str(tmp_path)}
+    mark, log = tmp_path / "state" / "worker.json", tmp_path / "worker.log"
+    with log.open("ab") as output:
+        other = subprocess.Popen(
+            [sys.executable, "-P", "-m", "tests.flows.sample.worker"],
+            env=environment,
+            stdout=output,
+            stderr=output,
+        )
+    with other:
+        try:
+            eventually(
+                lambda: mark.exists() and '"ready"' in mark.read_text(), seconds=90, what="the other worker"
+            )
+            runs = [running.run("adds") for _ in range(12)]
+            ends = [running.end_of(run_id)["type"] for run_id in runs]
+        finally:
+            other.terminate()
+            other.wait(timeout=40)
+    assert ends == ["COMPLETED"] * len(runs)
+    for run_id in runs:
+        states = running.prefect.get("/flow_run_states/", params={"flow_run_id": run_id}).json()
+        told = [(state["type"], state["name"], state["message"]) for state in states]
+        # Scheduled it may have been several times: the deployment's concurrency limit makes runs wait.
+        taken = [state["type"] for state in states if state["type"] != "SCHEDULED"]
+        assert taken == ["PENDING", "RUNNING", "COMPLETED"], told
+    assert "is left to whoever has it" in log.read_text() + running.log.read_text(), "they never met"

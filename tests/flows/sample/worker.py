@@ -10,6 +10,7 @@ if __name__ == "__main__":
         main(
             preload=(*PREFECT, "tests.flows.sample.runs"),
             warm=("flows.rehearsal:rehearse",),
+            later=(),
             folder=Path(__file__).parent,
         )
     )
