@@ -107,13 +107,10 @@ class _Watch:
         return {**run, "message": _message(run)} if state in FINAL_STATES else None
 
 
-def follow_or_cancel(client: Client, run_id: str, show: Show) -> Json:
-    """Follow a run; Ctrl-C cancels it, waits until it has stopped, and raises Interrupted."""
-    try:
-        return follow(client, run_id, show)
-    except KeyboardInterrupt:
-        say(f"cancelling run {run_id} (Ctrl-C again: leave at once)")
-        raise Interrupted(_cancelled(client, run_id)) from None
+def cancelled_by_interrupt(client: Client, run_id: str) -> Interrupted:
+    """Cancel a run after Ctrl-C, wait until it has stopped, and return the error that says so."""
+    say(f"cancelling run {run_id} (Ctrl-C again: leave at once)")
+    return Interrupted(_cancelled(client, run_id))
 
 
 def cancel_and_wait(client: Client, run_id: str, patience: float = CANCEL_PATIENCE) -> str:

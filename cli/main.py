@@ -6,7 +6,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-from cli.failures import report
+from cli.failures import INTERRUPTED, report
 from cli.options import foreseen, hoisted, use
 from cli.render import ReaderGone
 
@@ -35,6 +35,8 @@ def _run(args: list[str]) -> int:
 
     command = typer.main.get_command(build())
     returned = command.main(args=args, prog_name="gpt-trader", standalone_mode=False)
+    if returned == INTERRUPTED:  # Typer has made a bare number of Ctrl-C
+        raise KeyboardInterrupt
     return returned if isinstance(returned, int) else 0
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from cli.follow import demand_completed, follow_or_cancel, interrupt_deferred
+from cli.follow import cancelled_by_interrupt, demand_completed, follow, interrupt_deferred
 from cli.options import detail
 from cli.progress import progress
 
@@ -17,19 +17,28 @@ Submit = Callable[["Client", Mapping[str, Any]], "Started"]
 
 
 def start(prepared: Prepared, submit: Submit, client: Client) -> Started:
-    """Send a request; Ctrl-C waits until the run's id is known, so that it can be cancelled."""
-    with interrupt_deferred():
-        prepared.register(client)
-        started = submit(client, prepared.body)
+    """Send a request; Ctrl-C waits until the run's id is known, then cancels the run and raises Interrupted."""
+    started: Started | None = None
+    try:
+        with interrupt_deferred():
+            prepared.register(client)
+            started = submit(client, prepared.body)
+    except KeyboardInterrupt:
+        if started is None:  # the second Ctrl-C, or one that came before there was anything to send
+            raise
+        raise cancelled_by_interrupt(client, started.run_id) from None
     detail(f"run {started.run_id} on {client.url}")
     return started
 
 
 def finish(client: Client, started: Started, title: str) -> Json:
     """Follow a run to its end and return its result; raise RunFailed or Interrupted where it has none."""
-    _load_while_waiting()
-    with progress(title) as show:
-        final = follow_or_cancel(client, started.run_id, show)
+    try:
+        _load_while_waiting()
+        with progress(title) as show:
+            final = follow(client, started.run_id, show)
+    except KeyboardInterrupt:
+        raise cancelled_by_interrupt(client, started.run_id) from None
     demand_completed(started.run_id, final)
     return client.result(started.run_id)
 

@@ -37,7 +37,7 @@ def up(
     parts = [name for group in only or [] for name in group.split(",") if name]
     code = bring_up({"api_port": api_port, "prefect_port": prefect_port}, parts, detach=detach)
     if code:
-        raise typer.Exit(code)
+        raise SystemExit(code)  # Ctrl-C is how it is meant to end: nothing to say
 
 
 def down() -> None:

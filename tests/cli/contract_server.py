@@ -58,6 +58,11 @@ class Run:
             self.state, self.message = values["state"], values.get("message")
 
 
+def _set(event: threading.Event) -> threading.Event:
+    event.set()
+    return event
+
+
 @dataclass
 class Contract:
     """The server's memory, its fault switches, and a record of what was asked of it."""
@@ -73,6 +78,8 @@ class Contract:
     cuts: list[int] = field(default_factory=list)
     #: Drop the connection after a run was accepted, before the answer, so many times.
     lost_answers: int = 0
+    #: Until it is set, a run that was accepted gets no answer.
+    answering: threading.Event = field(default_factory=lambda: _set(threading.Event()))
     #: Answer 404 to the event stream: an older server.
     without_stream: bool = False
     changed: threading.Condition = field(default_factory=threading.Condition)
@@ -213,6 +220,7 @@ class Handler(BaseHTTPRequestHandler):
             self.close_connection = True
             self.connection.close()
             return
+        self.contract.answering.wait(20)
         accepted = {"run_id": run.id, "flow": flow, "state": "SCHEDULED", "links": self._links(run)}
         self._json(202, accepted, Location=self._links(run)["self"])
 

@@ -223,6 +223,35 @@ def test_an_interrupt_cancels_the_run(server: Contract) -> None:
     assert json.loads(err.splitlines()[-1])["detail"] == f"run {run.id} was cancelled"
 
 
+@pytest.mark.parametrize("words", [("backtest",), ("workflow", "run", "backtest")])
+def test_an_interrupt_while_the_run_is_being_sent_cancels_it(
+    server: Contract, words: tuple[str, ...]
+) -> None:
+    server.answering.clear()
+    wanted = ("--symbol", "SLOW") if len(words) == 1 else ("--param", "symbol=SLOW")
+    with _started(*words, *wanted, "--output", "json") as running:
+        _until(lambda: server.runs)
+        running.send_signal(signal.SIGINT)
+        server.answering.set()
+        out, err = running.communicate(timeout=30)
+    (run,) = server.runs.values()
+    assert (running.returncode, out, run.state) == (130, "", "CANCELLED")
+    assert json.loads(err.splitlines()[-1])["detail"] == f"run {run.id} was cancelled"
+
+
+def test_an_interrupt_before_there_is_a_run_is_said(own_home: Path) -> None:
+    own_home.mkdir(mode=0o700)
+    os.mkfifo(own_home / "config.yaml")  # whoever reads the settings waits for a writer that never comes
+    with (
+        _started("config", "list", "--output", "json") as running,
+        (own_home / "config.yaml").open("w"),  # opens once the other end does
+    ):
+        running.send_signal(signal.SIGINT)
+        out, err = running.communicate(timeout=30)
+    assert (running.returncode, out) == (130, "")
+    assert json.loads(err)["type"] == "interrupted"
+
+
 def test_a_second_interrupt_leaves_at_once(server: Contract) -> None:
     with _started("backtest", "--symbol", "STUCK") as running:
         _until(lambda: server.resumed_after)

@@ -64,14 +64,18 @@ def test_wrong_parameters_are_refused_before_anything_is_sent(
     assert server.asked == []
 
 
-def test_lists_are_separated_by_commas_and_mappings_by_dots(server: Contract, cli: Command) -> None:
-    words = ["symbols=AAPL,MSFT", "columns.close=Last", "timezone=America/New_York"]
-    assert cli("workflow", "run", "data", *_params(words), "--follow").code == 0
-    assert server.bodies[0] == {
-        "symbols": ["AAPL", "MSFT"],
-        "columns": {"close": "Last"},
-        "timezone": "America/New_York",
-    }
+def test_lists_are_separated_by_commas_and_mappings_by_dots(
+    server: Contract, cli: Command, tmp_path: Path
+) -> None:
+    file = tmp_path / "acme.csv"
+    file.touch()
+    described = ["symbols=ACME", f"file={file}", "columns.close=Last", "columns.open=First"]
+    for words in (["symbols=AAPL,MSFT"], described):
+        done = cli("workflow", "run", "data", *_params(words), "--follow")
+        assert done.code == 0, done.err
+    two, one = filter(None, server.bodies)
+    assert two == {"symbols": ["AAPL", "MSFT"]}
+    assert one["columns"] == {"close": "Last", "open": "First"}
 
 
 def test_runs_follow_the_pages_up_to_the_limit(server: Contract, cli: Command) -> None:
