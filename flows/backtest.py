@@ -8,6 +8,7 @@ from flows.hooks import HOOKS, progress
 from gpt_trader.requests import BacktestRequest
 from tasks.backtest import publish, save_run, simulate, write_report
 from tasks.bars import ensure_bars, load_bars
+from tasks.passing import whole
 from tasks.run import begin_run
 
 
@@ -19,12 +20,12 @@ def backtest(request: BacktestRequest) -> str:
     ensure_bars(request)
     loaded = load_bars(request)
     progress("simulate", 1, 4, f"{len(loaded.bars) - loaded.first} bars of {request.symbol}")
-    result = simulate(request, loaded)
+    result = simulate(request, whole(loaded))
     progress("save", 2, 4)
-    shown = save_run(run, result)
+    shown = save_run(run, whole(result))
     if request.report:
         progress("report", 3, 4)
-        write_report(run, result)
+        write_report(run, whole(result))
     publish(run, shown)
     progress("done", 4, 4)
     return result.result_hash
