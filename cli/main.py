@@ -6,13 +6,13 @@ import os
 import sys
 from collections.abc import Sequence
 
-from cli.failures import INTERRUPTED, report
-from cli.options import foreseen, hoisted, use
-from cli.render import ReaderGone
+from cli.terminal.failures import INTERRUPTED, report
+from cli.terminal.options import foreseen, hoisted, use
+from cli.terminal.render import ReaderGone
 
 
 def app(argv: Sequence[str] | None = None) -> int:
-    """Run one command line (default: this process's) and return its exit code (see `cli.failures`)."""
+    """Run one command line (default: this process's) and return its exit code (see `cli.terminal.failures`)."""
     _open_standard_streams()
     # pydantic would read the entry points of every installed package for plugins: 40 ms, and we have none.
     os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")

@@ -7,8 +7,8 @@ from typing import Annotated, Literal
 
 import typer
 
-from cli.commands import backtest, config, data, engine_commands, strategy, workflow
-from cli.options import Options, Output, use
+from cli.commands import backtest, config, data, engine, strategy, workflow
+from cli.terminal.options import Options, Output, use
 
 #: What one group of commands is called in `--help`.
 GROUPS = {
@@ -31,7 +31,7 @@ def build() -> typer.Typer:
         context_settings={"help_option_names": ["--help", "-h"]},
     )
     app.callback()(_root)
-    engine_commands.register(app)
+    engine.register(app)
     backtest.register(app)
     for name, (module, summary) in GROUPS.items():
         group = typer.Typer(name=name, help=summary, no_args_is_help=True, rich_markup_mode=markup)

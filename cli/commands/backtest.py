@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from cli.complete import complete_param, complete_strategy, complete_symbol
+from cli.commands.complete import complete_param, complete_strategy, complete_symbol
 
 _REQUEST = "Request"
 _COSTS = "Costs and sizing"
@@ -132,8 +132,8 @@ def backtest(
 
     Example: gpt-trader backtest --symbol AAPL --strategy ma_crossover --param fast=10 --param slow=30
     """
-    from cli.backtest_run import run_backtest
-    from cli.parameters import pairs
+    from cli.actions.backtest import run_backtest
+    from cli.runs.parameters import pairs
 
     values: dict[str, Any] = {
         "symbol": symbol,
@@ -155,7 +155,7 @@ def backtest(
         "report": False if no_report else None,
     }
     if interactive:
-        from cli.interactive import ask
+        from cli.actions.interactive import ask
 
         values = ask(values)
     run_backtest(values, in_process=in_process, open_report=open_report)

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from cli.complete import complete_setting
+from cli.commands.complete import complete_setting
 
 Name = Annotated[
     str, typer.Argument(metavar="NAME", help="Name of the setting.", autocompletion=complete_setting)
@@ -15,7 +15,7 @@ Name = Annotated[
 
 def get(name: Name) -> None:
     """Show a setting's value in effect (environment before file before default)."""
-    from cli.config import show_setting
+    from cli.actions.config import show_setting
 
     show_setting(name)
 
@@ -27,28 +27,28 @@ def set_(
     ],
 ) -> None:
     """Write a setting to config.yaml, atomically; comments stay. A running engine reads it at its next start."""
-    from cli.config import write_setting
+    from cli.actions.config import write_setting
 
     write_setting(name, value)
 
 
 def list_settings() -> None:
     """List all settings with their values in effect and where each comes from."""
-    from cli.config import show_settings
+    from cli.actions.config import show_settings
 
     show_settings()
 
 
 def path() -> None:
     """Show where config.yaml is."""
-    from cli.config import show_path
+    from cli.actions.config import show_path
 
     show_path()
 
 
 def validate() -> None:
     """Check config.yaml and the environment; name everything that is wrong."""
-    from cli.config import check_settings
+    from cli.actions.config import check_settings
 
     check_settings()
 

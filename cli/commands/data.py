@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from cli.complete import complete_symbol
+from cli.commands.complete import complete_symbol
 
 _SYMBOL_ARGUMENT = typer.Argument(
     metavar="SYMBOL", help="Instrument, e.g. AAPL.", autocompletion=complete_symbol
@@ -45,8 +45,8 @@ def ingest(
 
     Example: gpt-trader data ingest --symbol ACME --file acme.csv --column timestamp=Date --column close=Last
     """
-    from cli.lake import ingest_bars
-    from cli.parameters import pairs
+    from cli.actions.data import ingest_bars
+    from cli.runs.parameters import pairs
 
     ingest_bars(
         {
@@ -65,7 +65,7 @@ def ingest(
 
 def list_symbols() -> None:
     """List the symbols of the lake with their ranges."""
-    from cli.lake import show_symbols
+    from cli.actions.data import show_symbols
 
     show_symbols()
 
@@ -84,7 +84,7 @@ def show(
     ] = 20,
 ) -> None:
     """Show bars of a symbol."""
-    from cli.lake import show_bars
+    from cli.actions.data import show_bars
 
     show_bars(symbol, timeframe=timeframe, start=start, end=end, as_of=as_of, limit=limit)
 

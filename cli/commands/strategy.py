@@ -6,12 +6,12 @@ from typing import Annotated
 
 import typer
 
-from cli.complete import complete_strategy
+from cli.commands.complete import complete_strategy
 
 
 def list_strategies() -> None:
     """List the strategies: this installation's, or those of a named server."""
-    from cli.strategies import show_strategies
+    from cli.actions.strategy import show_strategies
 
     show_strategies()
 
@@ -27,7 +27,7 @@ def show(
     ],
 ) -> None:
     """Show a strategy's parameters with defaults, limits and search space."""
-    from cli.strategies import show_strategy
+    from cli.actions.strategy import show_strategy
 
     show_strategy(name)
 

@@ -6,14 +6,14 @@ from typing import Annotated
 
 import typer
 
-from cli.complete import complete_workflow
+from cli.commands.complete import complete_workflow
 
 RunId = Annotated[str, typer.Argument(metavar="RUN_ID", help="Id of the run, as `workflow runs` shows it.")]
 
 
 def list_workflows() -> None:
     """List the workflows that can be run."""
-    from cli.workflows import show_workflows
+    from cli.actions.workflow import show_workflows
 
     show_workflows()
 
@@ -27,7 +27,7 @@ def show(
     ],
 ) -> None:
     """Show a run (state, times, request, links), or a workflow with the fields of its request."""
-    from cli.workflows import show_run_or_workflow
+    from cli.actions.workflow import show_run_or_workflow
 
     show_run_or_workflow(name)
 
@@ -50,8 +50,8 @@ def run(
 
     Example: gpt-trader workflow run backtest --param symbol=AAPL --param strategy=momentum --follow
     """
-    from cli.parameters import pairs
-    from cli.workflows import run_workflow
+    from cli.actions.workflow import run_workflow
+    from cli.runs.parameters import pairs
 
     run_workflow(name, pairs(param or []), follow=follow)
 
@@ -66,7 +66,7 @@ def runs(
     limit: Annotated[int, typer.Option(min=1, max=1000, help="At most this many.", show_default=True)] = 20,
 ) -> None:
     """List runs, newest first."""
-    from cli.workflows import show_runs
+    from cli.actions.workflow import show_runs
 
     show_runs(name=name, state=state, tag=tag, limit=limit)
 
@@ -76,7 +76,7 @@ def logs(
     follow: Annotated[bool, typer.Option("--follow", help="Go on until the run has ended.")] = False,
 ) -> None:
     """Show the log of a run."""
-    from cli.workflows import show_logs
+    from cli.actions.workflow import show_logs
 
     show_logs(run_id, follow=follow)
 
@@ -86,21 +86,21 @@ def cancel(
     wait: Annotated[bool, typer.Option("--wait/--no-wait", help="Wait until it has stopped.")] = True,
 ) -> None:
     """Cancel a run."""
-    from cli.workflows import cancel_run
+    from cli.actions.workflow import cancel_run
 
     cancel_run(run_id, wait=wait)
 
 
 def result(run_id: RunId) -> None:
     """Show what a run found."""
-    from cli.workflows import show_run_result
+    from cli.actions.workflow import show_run_result
 
     show_run_result(run_id)
 
 
 def reproduce(run_id: RunId) -> None:
     """Run once more what a run did and compare the result hashes: exit code 1 if they differ."""
-    from cli.workflows import reproduce_run
+    from cli.actions.workflow import reproduce_run
 
     reproduce_run(run_id)
 

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from cli.engine_file import EngineRecord, write_record
-from cli.home import prepare_home
+from cli.engine.home import prepare_home
+from cli.engine.processes import ProcessId
+from cli.engine.record import EngineRecord, write_record
 from cli.main import app
-from cli.processes import ProcessId
 from gpt_trader.settings import Home
 from tests.cli.contract_server import Contract, serving
 

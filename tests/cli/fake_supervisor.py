@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from cli.plan import Plan, make_plan
-from cli.supervisor import main
+from cli.engine.plan import Plan, make_plan
+from cli.engine.supervisor import main
 from gpt_trader.settings import Home, Settings
 
 FAKE = str(Path(__file__).with_name("fake_part.py"))

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from cli.engine import find_engine
-from cli.engine_file import EngineRecord, PartRecord, write_record
-from cli.life import backoff
-from cli.processes import ProcessId, wait_gone
+from cli.engine.life import backoff
+from cli.engine.processes import ProcessId, wait_gone
+from cli.engine.record import EngineRecord, PartRecord, write_record
+from cli.engine.running import find_engine
 from gpt_trader.errors import EngineUnreachable
 from tests.cli.engines import FAKE_SUPERVISOR, FakeEngine, command_line, fake_engine, status_of, until
 

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from cli.engine import find_engine
-from cli.home import check_home, prepare_home
-from cli.ports import choose_port
+from cli.engine.home import check_home, prepare_home
+from cli.engine.ports import choose_port
+from cli.engine.running import find_engine
 from gpt_trader.errors import Refused
 from gpt_trader.settings import Home
 

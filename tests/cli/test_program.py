@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from cli.options import hoisted
+from cli.terminal.options import hoisted
 from tests.cli.conftest import ROOT, Command, environment
 from tests.cli.contract_server import Contract
 

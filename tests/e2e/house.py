@@ -14,7 +14,7 @@ from typing import Any
 
 import httpx
 
-from cli.engine_file import PARTS, EngineRecord, PartRecord, read_record
+from cli.engine.record import PARTS, EngineRecord, PartRecord, read_record
 from gpt_trader.settings import Home
 from tests.waiting import eventually
 

@@ -15,7 +15,7 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
-from cli.engine_file import PARTS
+from cli.engine.record import PARTS
 from tests.e2e.conftest import CONTRACT
 from tests.e2e.house import House, run_ids_in
 

@@ -1,0 +1,1 @@
+"""What each command does; light to name, loaded only when the command runs."""

@@ -1,0 +1,206 @@
+"""What the `workflow` commands do."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any, Final
+
+from cli.client.api import FINAL_STATES, Client, Json
+from cli.client.connect import connect, is_remote
+from cli.runs.follow import cancel_and_wait, demand_completed
+from cli.runs.follow import follow as follow_run
+from cli.runs.parameters import literal
+from cli.runs.prepare import prepare_flat
+from cli.runs.submit import finish, start
+from cli.terminal.options import current, say
+from cli.terminal.render import emit, grid, listing, pairs, shown, write
+from cli.terminal.result import short_strategy, show_result
+from gpt_trader.errors import Conflict, NotFound, RunFailed, UnknownName
+from gpt_trader.slices import SLICES
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+    from cli.client.sse import Event
+
+_RUN_ID: Final = re.compile(r"[0-9a-f]{8}-?([0-9a-f]{4}-?){3}[0-9a-f]{12}", re.IGNORECASE)
+
+
+def show_workflows() -> None:
+    """List the server's workflows."""
+    with connect() as client:
+        items = client.workflows()
+    listing(items, {"name": "workflow", "summary": "what it does"}, empty="no workflows")
+
+
+def show_run_or_workflow(name: str) -> None:
+    """Show a run by its id, or a workflow by its name."""
+    with connect() as client:
+        if _RUN_ID.fullmatch(name):
+            run = client.run(name)
+            emit(run, table=lambda: [pairs(_run_facts(run) | client.absolute(run.get("links") or {}))])
+            return
+        workflow = _workflow(client, name)
+    fields = _fields(workflow)
+    emit(workflow, table=lambda: _workflow_view(workflow, fields), rows=lambda: fields)
+
+
+def run_workflow(name: str, given: Mapping[str, str], *, follow: bool) -> None:
+    """Start a run of a workflow from flat parameters; with `follow`, wait for its result."""
+    row = SLICES.get(name.replace("-", "_"))
+    if row is None and not is_remote():
+        raise UnknownName.among("workflow", name, list(SLICES))
+    prepared = prepare_flat(row.request_type(), given) if row else None
+    with connect() as client:
+        if prepared:
+            started = start(prepared, lambda server, body: server.start_workflow(name, body), client)
+        else:  # a remote server may know more workflows than we do: it checks what we cannot
+            body = {field: literal(value) for field, value in given.items()}
+            started = client.start_workflow(name, body)
+        result = finish(client, started, name) if follow else None
+    if result is not None:
+        show_result(result, links=client.absolute(started.links))
+        return
+    facts = started.as_dict()
+    plain = {field: value for field, value in facts.items() if field != "links"}
+    emit(facts, table=lambda: [pairs(plain | client.absolute(started.links))])
+
+
+def show_runs(*, name: str | None, state: str | None, tag: str | None, limit: int) -> None:
+    """List runs, newest first."""
+    with connect() as client:
+        items = client.runs(name=name, state=state.upper() if state else None, tag=tag, limit=limit)
+    columns = {"run_id": "run", "flow": "workflow", "about": "about", "state": "state", "created": "created"}
+    emit(
+        items,
+        rows=lambda: items,
+        table=lambda: [grid(map(_run_row, items), columns) if items else "no runs yet"],
+    )
+
+
+def show_logs(run_id: str, *, follow: bool) -> None:
+    """Write a run's log, or with `follow` its lines as they come until it has ended."""
+    with connect() as client:
+        if follow:
+            _follow_logs(client, run_id)
+            return
+        lines = client.logs(run_id)
+    emit(lines, table=lambda: [_log_line(line) for line in lines] or ["the run has logged nothing"])
+
+
+def _follow_logs(client: Client, run_id: str) -> None:
+    machine = current().machine
+
+    def show(event: Event) -> None:
+        # A stream has no end to close a list with: with any machine format it is one JSON object a line.
+        if event.type == "log":
+            write((json.dumps(event.data, ensure_ascii=False) if machine else _log_line(event.data)) + "\n")
+
+    final = follow_run(client, run_id, show)
+    say(f"run {run_id} ended {final.get('state')}")
+
+
+def cancel_run(run_id: str, *, wait: bool) -> None:
+    """Cancel a run; with `wait`, until it has stopped.
+
+    Raises:
+        Conflict: it had ended already.
+        RunFailed: it has not stopped in time, or ended otherwise meanwhile.
+    """
+    with connect() as client:
+        state = cancel_and_wait(client, run_id) if wait else str(client.cancel(run_id).get("state"))
+    emit({"run_id": run_id, "state": state}, table=lambda: [f"run {run_id}: {state}"])
+    if wait and state != "CANCELLED":
+        raise RunFailed(f"run {run_id} was not cancelled: it is {state}")
+
+
+def show_run_result(run_id: str) -> None:
+    """Write what a run found; raise RunFailed where it ended without a result, Conflict where it still goes on."""
+    with connect() as client:
+        run = client.run(run_id)
+        state = str(run.get("state", ""))
+        if state not in FINAL_STATES:
+            hint = f"gpt-trader workflow logs {run_id} --follow"
+            raise Conflict(f"run {run_id} is {state}: it has no result yet; {hint}")
+        demand_completed(run_id, run)
+        result = client.result(run_id)
+    show_result(result, links=client.absolute(run.get("links") or {}))
+
+
+def reproduce_run(run_id: str) -> None:
+    """Run a run's request again on its snapshot; raise RunFailed where the result hash is another."""
+    with connect() as client:
+        original = client.result(run_id)
+        started = client.reproduce(run_id)
+        result = finish(client, started, "reproduce")
+    show_result(result, links=client.absolute(started.links))
+    before, after = original.get("result_hash"), result.get("result_hash")
+    if before != after:
+        raise RunFailed(f"the result differs: {run_id} had {before}, {started.run_id} has {after}")
+    say(f"same result hash as run {run_id}")
+
+
+def _workflow(client: Client, name: str) -> Json:
+    try:
+        return client.workflow(name)
+    except NotFound:
+        known = [str(item.get("name")) for item in client.workflows()]
+        raise UnknownName.among("workflow", name, known, hint="a run is named by its whole id") from None
+
+
+def _workflow_view(workflow: Mapping[str, Any], fields: list[Json]) -> Iterable[RenderableType]:
+    yield f"{workflow.get('name')}: {workflow.get('summary') or ''}"
+    yield ""
+    yield grid(fields, {"field": "field", "type": "type", "default": "default", "description": "meaning"})
+
+
+def _fields(workflow: Mapping[str, Any]) -> list[Json]:
+    """Return the fields of a workflow's JSON schema as rows."""
+    schema: Mapping[str, Any] = workflow.get("request_schema") or {}
+    required = schema.get("required", [])
+    return [
+        {
+            "field": name,
+            "type": _type(facts),
+            "default": "required" if name in required else shown(facts.get("default")),
+            "description": facts.get("description", ""),
+        }
+        for name, facts in schema.get("properties", {}).items()
+        if name != "schema_version"
+    ]
+
+
+def _type(facts: Mapping[str, Any]) -> str:
+    if "enum" in facts:
+        return "|".join(map(str, facts["enum"]))
+    options = [_type(part) for part in facts.get("anyOf", []) if part.get("type") != "null"]
+    return "|".join(options) or str(facts.get("format") or facts.get("type") or "")
+
+
+def _run_row(run: Mapping[str, Any]) -> Json:
+    """Return a run as a table shows it: what it is about, and times to the second."""
+    request: Mapping[str, Any] = run.get("request") or {}
+    about = [
+        request.get("symbol") or ", ".join(request.get("symbols") or ()),
+        short_strategy(request.get("strategy")),
+    ]
+    created = str(run.get("created_at") or "").partition(".")[0].replace("T", " ").removesuffix("Z")
+    return {**run, "about": " ".join(filter(None, about)), "created": created}
+
+
+def _run_facts(run: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a run's facts for a table; of its request, what was given."""
+    given = {name: value for name, value in (run.get("request") or {}).items() if value not in (None, {}, [])}
+    facts = {**run, "request": given}
+    return {
+        name.replace("_", " "): value
+        for name, value in facts.items()
+        if name != "links" and value not in (None, {}, [])
+    }
+
+
+def _log_line(line: Mapping[str, Any]) -> str:
+    words = (line.get("at") or line.get("time"), line.get("level"), line.get("message"))
+    return "  ".join(str(word) for word in words if word is not None)

@@ -1,0 +1,178 @@
+"""What the API offers, as typed calls; one client is one connection."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Generator, Mapping
+from contextlib import closing
+from dataclasses import dataclass, field
+from typing import Any, Final, Self
+from urllib.parse import quote
+
+from cli.client import sse
+from cli.client.wire import Wire
+
+ROOT: Final = "/api/v1"
+Json = dict[str, Any]
+
+#: A run in one of these states stays in it.
+FINAL_STATES: Final = frozenset({"COMPLETED", "FAILED", "CRASHED", "CANCELLED"})
+
+
+@dataclass(frozen=True)
+class Started:
+    """A run that was accepted: its id (also Prefect's), flow, first state and links."""
+
+    run_id: str
+    flow: str
+    state: str
+    links: Mapping[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, answer: Mapping[str, Any]) -> Started:
+        """Read it from the API's answer."""
+        return cls(
+            str(answer["run_id"]),
+            str(answer.get("flow", "")),
+            str(answer.get("state", "")),
+            dict(answer.get("links") or {}),
+        )
+
+    def as_dict(self) -> Json:
+        """Return it as JSON-ready values."""
+        return {"run_id": self.run_id, "flow": self.flow, "state": self.state, "links": dict(self.links)}
+
+
+class Client:
+    """Calls of the API; errors are those of `gpt_trader.errors`, whoever raised them."""
+
+    def __init__(self, wire: Wire) -> None:
+        self._wire = wire
+
+    @property
+    def url(self) -> str:
+        """The origin this client talks to."""
+        return self._wire.target.url
+
+    def patience(self, seconds: float) -> None:
+        """Wait at most this long for each answer."""
+        self._wire.timeout = seconds
+
+    def close(self) -> None:
+        """Close the connection; the next call opens another."""
+        self._wire.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def submit(self, route: str, request: Mapping[str, Any]) -> Started:
+        """Start a run by its route (`/api/v1/…`). The key makes a repeated sending the same run."""
+        return self._start(route, request)
+
+    def start_workflow(self, name: str, request: Mapping[str, Any]) -> Started:
+        """Start a run of a workflow by its general name."""
+        return self._start(f"{ROOT}/workflows/{_part(name)}/runs", request)
+
+    def reproduce(self, run_id: str) -> Started:
+        """Run once more what a run did: same request, same snapshot."""
+        return self._start(f"{ROOT}/workflows/runs/{_part(run_id)}/reproduce", None)
+
+    def cancel(self, run_id: str) -> Json:
+        """Ask a run to stop; it is CANCELLED a little later."""
+        return self._object("POST", f"{ROOT}/workflows/runs/{_part(run_id)}/cancel")
+
+    def workflows(self) -> list[Json]:
+        """Return every workflow with the JSON schema of its request."""
+        return self._items(f"{ROOT}/workflows")
+
+    def workflow(self, name: str) -> Json:
+        """Return one workflow."""
+        return self._object("GET", f"{ROOT}/workflows/{_part(name)}")
+
+    def runs(self, **filters: object) -> list[Json]:
+        """Return runs, newest first; pages are followed up to `limit`."""
+        return self._items(f"{ROOT}/workflows/runs", **filters)
+
+    def run(self, run_id: str) -> Json:
+        """Return a run: state, times, request, tags, links."""
+        return self._object("GET", f"{ROOT}/workflows/runs/{_part(run_id)}")
+
+    def result(self, run_id: str) -> Json:
+        """Return what a run found."""
+        return self._object("GET", f"{ROOT}/workflows/runs/{_part(run_id)}/result")
+
+    def report(self, run_id: str) -> bytes:
+        """Return a run's report, a whole HTML page."""
+        headers = {"Accept": "text/html, application/problem+json"}
+        path = f"{ROOT}/workflows/runs/{_part(run_id)}/report"
+        return self._wire.request("GET", path, headers=headers).body
+
+    def absolute(self, links: Mapping[str, str]) -> dict[str, str]:
+        """Return links as whole addresses: the API names its own by path alone."""
+        return {name: f"{self.url}{link}" if link.startswith("/") else link for name, link in links.items()}
+
+    def logs(self, run_id: str) -> list[Json]:
+        """Return a run's log lines, oldest first."""
+        return self._items(f"{ROOT}/workflows/runs/{_part(run_id)}/logs")
+
+    def events(self, run_id: str, after: str | None = None) -> Generator[sse.Event]:
+        """Yield a run's events as they come, from the first or from the one after `after`."""
+        headers = {"Accept": "text/event-stream", "Cache-Control": "no-cache"}
+        if after:
+            headers["Last-Event-ID"] = after
+        with closing(self._wire.stream(f"{ROOT}/workflows/runs/{_part(run_id)}/events", headers)) as lines:
+            yield from sse.events(lines)
+
+    def register_strategy(self, filename: str, source: str) -> Json:
+        """Store a strategy file of the user's, by the hash of its content."""
+        body = {"filename": filename, "source": source}
+        return self._object("POST", f"{ROOT}/strategies", body=body)
+
+    def strategies(self) -> list[Json]:
+        """Return the strategies the server knows."""
+        return self._items(f"{ROOT}/strategies")
+
+    def strategy(self, name: str) -> Json:
+        """Return one strategy: parameters, defaults, search space."""
+        return self._object("GET", f"{ROOT}/strategies/{_part(name)}")
+
+    def symbols(self) -> list[Json]:
+        """Return the symbols of the lake."""
+        return self._items(f"{ROOT}/market/symbols")
+
+    def bars(self, symbol: str, **query: object) -> Json:
+        """Return bars of a symbol, a list a column."""
+        reply = self._wire.request("GET", f"{ROOT}/market/bars/{_part(symbol)}", query=query)
+        answer: Json = reply.json()
+        return answer
+
+    def _start(self, path: str, request: Mapping[str, Any] | None) -> Started:
+        headers = {"Idempotency-Key": uuid.uuid4().hex}
+        body = dict(request) if request is not None else None
+        reply = self._wire.request("POST", path, body=body, headers=headers)
+        return Started.of(reply.json())
+
+    def _object(self, method: str, path: str, body: object = None) -> Json:
+        reply = self._wire.request(method, path, body=body)
+        answer: Json = reply.json() if reply.body else {}
+        return answer
+
+    def _items(self, path: str, **query: object) -> list[Json]:
+        limit = query.get("limit")
+        found: list[Json] = []
+        while True:
+            answer = self._wire.request("GET", path, query=query).json()
+            found += answer["items"]
+            cursor = answer.get("next_cursor")
+            if not cursor or (isinstance(limit, int) and len(found) >= limit):
+                return found[:limit] if isinstance(limit, int) else found
+            query["cursor"] = cursor
+
+
+def _part(name: str) -> str:
+    """Return a name as one part of a path: nothing in it leads elsewhere."""
+    quoted = quote(name, safe="")
+    return quoted.replace(".", "%2E") if set(name) <= {"."} else quoted

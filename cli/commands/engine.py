@@ -1,0 +1,66 @@
+"""`gpt-trader up`, `down` and `status`: the local engine."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+
+def up(
+    *,
+    detach: Annotated[
+        bool, typer.Option("--detach", "-d", help="Start it in the background and return when it is ready.")
+    ] = False,
+    only: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="PART[,PART]",
+            help="Run only these of database, prefect, worker, api; the others by their settings' addresses.",
+        ),
+    ] = None,
+    api_port: Annotated[
+        int | None, typer.Option(metavar="PORT", help="The API's port (default 8000 or next free; 0: any).")
+    ] = None,
+    prefect_port: Annotated[
+        int | None, typer.Option(metavar="PORT", help="Prefect's port (default 4200 or next free; 0: any).")
+    ] = None,
+) -> None:
+    """Start the local engine: database, Prefect, worker, API. Runs until Ctrl-C, or in the background.
+
+    An engine that runs already is shown, and left as it is.
+
+    Example: gpt-trader up --detach
+    """
+    from cli.actions.engine import bring_up
+
+    parts = [name for group in only or [] for name in group.split(",") if name]
+    code = bring_up({"api_port": api_port, "prefect_port": prefect_port}, parts, detach=detach)
+    if code:
+        raise SystemExit(code)  # Ctrl-C is how it is meant to end: nothing to say
+
+
+def down() -> None:
+    """Stop the local engine and everything it started, within 30 s.
+
+    Example: gpt-trader down
+    """
+    from cli.actions.engine import take_down
+
+    take_down()
+
+
+def status() -> None:
+    """Show the local engine, part by part: state, address, process, memory. Stopped is an answer, not an error.
+
+    Example: gpt-trader --output json status
+    """
+    from cli.actions.engine import show_status
+
+    show_status()
+
+
+def register(app: typer.Typer) -> None:
+    """Put the commands on the tree."""
+    for command in (up, down, status):
+        app.command()(command)

@@ -1,0 +1,1 @@
+"""A run from here: checked, sent, followed to its end, or run in this very process."""
