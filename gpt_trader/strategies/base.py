@@ -18,7 +18,7 @@ class Strategy(BaseModel, ABC):
     """Base of all strategies: its pydantic fields are the parameters, `targets` is the whole logic.
 
     An instance is a frozen value: `Momentum(lookback=10)`. Unknown or invalid parameters are refused by name.
-    Import numpy and TA-Lib inside `targets`, so that the parameters load fast.
+    Import numpy and the like inside `targets`, so that the parameters load fast.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
