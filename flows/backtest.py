@@ -9,10 +9,10 @@ from gpt_trader.requests import BacktestRequest
 from tasks.backtest import publish, save_run, simulate, write_report
 from tasks.bars import ensure_bars, load_bars
 from tasks.passing import whole
-from tasks.run import begin_run
+from tasks.run import begin_run, run_name
 
 
-@flow(name="backtest", flow_run_name="{request.strategy}-{request.symbol}", **HOOKS)
+@flow(name="backtest", flow_run_name=run_name, **HOOKS)
 def backtest(request: BacktestRequest) -> str:
     """Simulate a strategy on stored bars; return the result hash. The run's folder holds everything else."""
     run = begin_run("backtest", request)

@@ -17,9 +17,7 @@ ParamValue = bool | int | float | str
 
 def _known_timeframe(value: str) -> str:
     if value not in TIMEFRAMES:
-        from gpt_trader.errors import UnknownName
-
-        raise ValueError(str(UnknownName.among("timeframe", value, list(TIMEFRAMES))))
+        raise ValueError(f"{value[:20]!r} is not one of {', '.join(TIMEFRAMES)}")
     return value
 
 

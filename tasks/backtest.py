@@ -11,6 +11,7 @@ from prefect import task
 from prefect.cache_policies import NO_CACHE
 
 from gpt_trader.backtesting import engine
+from gpt_trader.backtesting.causality import require_causal
 from gpt_trader.backtesting.report import render_html, render_png
 from gpt_trader.backtesting.result import BacktestResult
 from gpt_trader.backtesting.summary import summary
@@ -33,9 +34,9 @@ if TYPE_CHECKING:
 def simulate(request: BacktestRequest, loaded: LoadedBars) -> BacktestResult:
     """Run the strategy through the engine; the result carries what it was made with."""
     started = time.perf_counter()
-    result = engine.simulate(
-        loaded.bars, loaded.first, _strategy(request), request, snapshot_id=loaded.snapshot_id
-    )
+    strategy = _strategy(request)
+    require_causal(strategy, loaded.bars, loaded.first)
+    result = engine.simulate(loaded.bars, loaded.first, strategy, request, snapshot_id=loaded.snapshot_id)
     durations = {**result.provenance["durations"], "total": time.perf_counter() - started}
     made_with = {**result.provenance, **provenance(request.seed, durations)}
     return replace(result, provenance=made_with)

@@ -9,6 +9,7 @@ from prefect import runtime
 
 from gpt_trader.requests import Request
 from gpt_trader.runs import owner_of
+from gpt_trader.strategies import user
 from tasks.stores import stores
 
 
@@ -19,6 +20,15 @@ class CurrentRun:
     id: UUID
     slice: str
     owner: str
+
+
+def run_name() -> str:
+    """Return what the Prefect UI calls the current run: `momentum-AAPL`."""
+    request = runtime.flow_run.parameters["request"]
+    request = request if isinstance(request, dict) else request.model_dump()
+    strategy = str(request.get("strategy", "momentum"))
+    stored = user.parse_stored_id(strategy)
+    return f"{stored[1] if stored else strategy}-{request['symbol']}"
 
 
 def begin_run(slice_name: str, request: Request) -> CurrentRun:

@@ -1,0 +1,60 @@
+"""Refuses a strategy that looks into the future, before anyone believes its numbers."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+
+from gpt_trader.backtesting.result import iso
+from gpt_trader.errors import Problem, Refused
+
+if TYPE_CHECKING:
+    from gpt_trader.bars import Bars
+    from gpt_trader.strategies.base import Strategy
+
+#: In how many places history is cut off; each costs one more call of `targets` on what is left.
+CUTS: Final = 8
+
+#: Proven once, by a property test (`tests/property/test_strategies_see_no_future.py`).
+_PROVEN: Final = "gpt_trader.strategies."
+
+
+def require_causal(strategy: Strategy, bars: Bars, first: int) -> None:
+    """Raise Refused if a target changes when the bars after it are taken away.
+
+    The law of `Strategy.targets`, tried where history is cut off in `CUTS` places of the range; what it finds is a
+    proof, what it does not find is none. A strategy that gives another answer to each call is refused alike. Our own
+    strategies are not tried again.
+
+    Args:
+        strategy: Whose targets they are.
+        bars: Warm-up bars and the bars of the range, (n,).
+        first: Index of the range's first bar.
+    """
+    if type(strategy).__module__.startswith(_PROVEN):
+        return
+    if len(bars) - first < 2:
+        return
+    targets = np.asarray(strategy.targets(bars, first), dtype=np.float64)
+    if targets.shape != (len(bars),):
+        return  # no targets at all, as the engine will say
+    for cut in np.unique(np.linspace(first + 1, len(bars) - 1, CUTS).astype(int)).tolist():
+        seen = np.asarray(strategy.targets(bars[:cut], first), dtype=np.float64)
+        if seen.shape != (cut,):
+            raise _refusal(strategy, f"targets() returned shape {seen.shape} for {cut} bars")
+        both_undefined = np.isnan(seen) & np.isnan(targets[:cut])  # refused by the engine, with its own words
+        differs = np.flatnonzero((seen != targets[:cut]) & ~both_undefined)
+        if len(differs):
+            bar = int(differs[0])
+            raise _refusal(
+                strategy,
+                f"it looks into the future: the target at {iso(bars.time[bar])} is {targets[bar]:g} with all bars "
+                f"known and {seen[bar]:g} when history ends at {iso(bars.time[cut - 1])}",
+            )
+
+
+def _refusal(strategy: Strategy, message: str) -> Refused:
+    return Refused.of(
+        Problem("strategy", strategy.name, message, "targets that depend on bars up to their own only")
+    )
