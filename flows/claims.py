@@ -10,33 +10,14 @@ machine, another home) and is never touched.
 from __future__ import annotations
 
 import json
-import os
 import socket
-import subprocess
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
-from functools import cache
 from pathlib import Path
 from uuid import UUID
 
+from gpt_trader.processes import ProcessId, boot_id
 from gpt_trader.settings import Home
-
-
-@dataclass(frozen=True)
-class Process:
-    """A process that can be told from a later one with the same pid."""
-
-    pid: int
-    started: str
-
-    @classmethod
-    def of(cls, pid: int) -> Process:
-        """Return the process `pid` as it is now."""
-        return cls(pid, _start_time(pid) or "")
-
-    def alive(self) -> bool:
-        """Return whether this very process still runs (a zombie does not)."""
-        return bool(self.started) and _start_time(self.pid) == self.started
 
 
 @dataclass(frozen=True)
@@ -46,8 +27,8 @@ class Claim:
     run_id: str
     host: str
     boot: str
-    worker: Process
-    child: Process | None = None
+    worker: ProcessId
+    child: ProcessId | None = None
 
     def alive(self) -> bool:
         """Return whether any process of this claim runs.
@@ -57,7 +38,7 @@ class Claim:
         """
         if self.boot != boot_id():
             return False
-        return self.worker.alive() or (self.child is not None and self.child.alive())
+        return self.worker.alive or (self.child is not None and self.child.alive)
 
 
 class Claims:
@@ -65,12 +46,12 @@ class Claims:
 
     def __init__(self, home: Home) -> None:
         self._folder = home.state / "running"
-        self._worker = Process.of(os.getpid())
+        self._worker = ProcessId.own()
 
     def write(self, run_id: UUID, child: int | None = None) -> None:
         """Claim a run, or add to the claim the child that runs it."""
         self._folder.mkdir(parents=True, exist_ok=True)
-        forked = None if child is None else Process.of(child)
+        forked = None if child is None else ProcessId.of(child) or ProcessId(child, "")
         claim = Claim(str(run_id), socket.gethostname(), boot_id(), self._worker, forked)
         draft = self._folder / f".{run_id}"
         draft.write_text(json.dumps(asdict(claim)), encoding="utf-8")
@@ -99,32 +80,7 @@ def _read(path: Path) -> Claim:
     """Return a claim; one that a power cut left empty or torn is of a boot before this one, so nobody's."""
     try:
         read = json.loads(path.read_text(encoding="utf-8"))
-        child = Process(**read["child"]) if read["child"] else None
-        return Claim(read["run_id"], read["host"], read["boot"], Process(**read["worker"]), child)
+        child = ProcessId(**read["child"]) if read["child"] else None
+        return Claim(read["run_id"], read["host"], read["boot"], ProcessId(**read["worker"]), child)
     except (ValueError, KeyError, TypeError):
-        return Claim(path.stem, "", "", Process(0, ""))
-
-
-@cache
-def boot_id() -> str:
-    """Return what changes with each boot of this machine: pids and start times mean nothing across one."""
-    try:
-        return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
-    except FileNotFoundError:  # macOS
-        asked = subprocess.run(["sysctl", "-n", "kern.boottime"], capture_output=True, text=True, check=True)
-        return asked.stdout.strip()
-
-
-def _start_time(pid: int) -> str | None:
-    """Return when a live process started (clock ticks on Linux, a date on macOS), None if there is none."""
-    if Path("/proc/self/stat").exists():
-        try:
-            stat = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
-        except (FileNotFoundError, ProcessLookupError):
-            return None
-        state, *fields = stat.rpartition(")")[2].split()  # the name before it may hold spaces and brackets
-        return None if state in "ZX" else fields[18]
-    asked = subprocess.run(
-        ["ps", "-o", "lstart=", "-p", str(pid)], capture_output=True, text=True, check=False
-    )
-    return asked.stdout.strip() or None
+        return Claim(path.stem, "", "", ProcessId(0, ""))

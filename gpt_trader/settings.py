@@ -19,8 +19,9 @@ from gpt_trader.validation import validated
 
 ENV_PREFIX: Final = "GPT_TRADER_"
 
-#: Environment names that are ours but no settings: they choose the home, a credential, or a test's fault.
-_NOT_SETTINGS: Final = frozenset({"HOME", "API_KEY", "SERVER", "CRASH_AT", "OUTPUT"})
+#: Environment names that are ours but no settings: they choose the home, a credential, or a test's fault; PART marks
+#: the processes of a part (`cli.engine.orphans`).
+_NOT_SETTINGS: Final = frozenset({"HOME", "API_KEY", "SERVER", "CRASH_AT", "OUTPUT", "PART"})
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,6 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from collections.abc import Callable
 
 from storage.cluster import Cluster, is_ready, locate
 
@@ -69,6 +68,7 @@ def main() -> int:
 def _serve(parent: int) -> int:
     """Become PostgreSQL; return only if that is refused. Heavier imports happen here, not in the process in front."""
     from gpt_trader.errors import GptTraderError
+    from gpt_trader.processes import follow_parent
     from gpt_trader.settings import home
     from storage.initdb import environment
     from storage.preparation import prepare, server_user
@@ -77,39 +77,19 @@ def _serve(parent: int) -> int:
         here = home()
         cluster = prepare(here)
         arguments, user = command(cluster), server_user(here)
-        follow_to_death = _death_signal(parent)
+        follow_to_death = follow_parent(signal.SIGINT, parent)
         os.chdir("/")
         if user is not None:
             from storage.unprivileged import become
 
             become(user)
-        follow_to_death()
+        if follow_to_death:
+            follow_to_death()
         os.execve(arguments[0], arguments, environment())  # noqa: S606 -- no shell is the point
     except GptTraderError as error:
         sys.stderr.write(f"gpt-trader database: {error.detail}\n")
         sys.stderr.flush()
         return error.exit_code
-
-
-def _death_signal(parent: int) -> Callable[[], None]:
-    """Return what asks the kernel for a fast shutdown when the process in front of us dies (Linux).
-
-    Loaded now and called after root is given up: a change of user clears the request, and the new user may
-    not be able to read Python's library.
-    """
-    if sys.platform != "linux":
-        return lambda: None
-    import ctypes
-
-    prctl = ctypes.CDLL(None, use_errno=True).prctl
-    set_parent_death_signal = 1  # linux/prctl.h: PR_SET_PDEATHSIG
-
-    def ask() -> None:
-        prctl(set_parent_death_signal, int(signal.SIGINT), 0, 0, 0)
-        if os.getppid() != parent:
-            raise KeyboardInterrupt
-
-    return ask
 
 
 if __name__ == "__main__":

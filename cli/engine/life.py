@@ -10,9 +10,11 @@ from collections import deque
 from pathlib import Path
 from typing import IO, Final
 
+from cli.engine.orphans import PART_MARK, mark_of, orphans
 from cli.engine.parts import Part
-from cli.engine.processes import ProcessId, die_with_parent, family, kill_all
+from cli.engine.processes import family, kill_all
 from cli.engine.record import PartRecord, PartState
+from gpt_trader.processes import ProcessId, follow_parent
 
 #: Deaths in a row, each before the part was ready for `_STEADY_SECONDS`, after which we stop trying.
 QUICK_DEATHS: Final = 5
@@ -40,13 +42,25 @@ class Life:
         self._restarts = 0
         self._message: str | None = None
         self._tail: tuple[str, ...] = ()
+        self._mark = ""
         self._orphans: list[ProcessId] = []
+        self._orphans_of: list[str] = []
         self._orphans_until = 0.0
 
     @property
     def running(self) -> bool:
         """Whether its process runs."""
         return self._process is not None and self._process.poll() is None
+
+    @property
+    def busy(self) -> bool:
+        """Whether its process runs, or anything that was started by it."""
+        return self.running or bool(orphans(self._mark))
+
+    @property
+    def leader(self) -> int | None:
+        """The number of its process, as long as its exit code has not been asked for."""
+        return self._process.pid if self._process is not None else None
 
     def record(self) -> PartRecord:
         """Return what `engine.json` tells of it."""
@@ -64,7 +78,7 @@ class Life:
         """Return in how many seconds it wants its next round; None: only when something happens."""
         if self._process is not None and self.state == "starting":
             return poll
-        due = [self._orphans_until] if self._orphans else []
+        due = [self._orphans_until] if self._orphans_of else []
         if self._process is None and self.state != "failed":
             due.append(self._next_start)
         return max(0.0, min(due) - now) if due else None
@@ -72,7 +86,7 @@ class Life:
     def step(self, environment: dict[str, str], folder: Path) -> str | None:
         """Move on by what happened since the last round; return what changed, in words, or None."""
         now = time.monotonic()
-        if self._orphans and now >= self._orphans_until:
+        if self._orphans_of and now >= self._orphans_until:
             self._end_orphans()
         if self._process is not None:
             code = self._process.poll()
@@ -92,10 +106,11 @@ class Life:
 
     def end(self) -> None:
         """Kill what is left of the part and its children."""
-        self._end_orphans()
         if self._process is not None:
             kill_all(family(self._process.pid))
             self._process.wait()
+            self._orphans_of.append(self._mark)
+        self._end_orphans()
         self._process = self._identity = None
         self.part.probe.reset()
         if self.state != "failed":
@@ -104,16 +119,17 @@ class Life:
     def _start(self, environment: dict[str, str], folder: Path) -> str:
         self.part.probe.reset()
         rotate(self.log)
+        self._mark = mark_of(self.part.name, self._restarts, ProcessId.own())
         with open_log(self.log) as log:
             self._process = subprocess.Popen(
                 self.part.command,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
-                env=environment,
+                env=environment | {PART_MARK: self._mark},
                 cwd=folder,
                 start_new_session=True,
-                preexec_fn=die_with_parent(),  # noqa: PLW1509 -- the supervisor has one thread
+                preexec_fn=follow_parent(signal.SIGTERM, os.getpid()),  # noqa: PLW1509 -- the supervisor has one thread
             )
         self._identity = ProcessId.of(self._process.pid)
         self._ready_at = None
@@ -129,6 +145,7 @@ class Life:
         assert self._process is not None
         # Its children would hold ports, files and locks against the next life.
         self._orphans += family(self._process.pid)
+        self._orphans_of.append(self._mark)
         self._orphans_until = now + self.part.orphan_seconds
         if not self.part.orphan_seconds:
             self._end_orphans()
@@ -148,7 +165,9 @@ class Life:
 
     def _end_orphans(self) -> None:
         kill_all(self._orphans)
-        self._orphans = []
+        for mark in self._orphans_of:  # found now: in their time of grace they may have started others
+            kill_all(orphans(mark))
+        self._orphans, self._orphans_of = [], []
 
 
 def backoff(first: float, deaths: int) -> float:

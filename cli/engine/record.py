@@ -7,7 +7,7 @@ import os
 from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Final, Literal
 
-from cli.engine.processes import ProcessId
+from gpt_trader.processes import ProcessId
 
 if TYPE_CHECKING:
     from gpt_trader.settings import Home

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from cli.engine.home import check_home
-from cli.engine.processes import family, kill_all, leftovers, wait_gone
+from cli.engine.orphans import left_over
+from cli.engine.processes import family, kill_all, wait_gone
 from cli.engine.record import EngineRecord, read_record, remove_record
 from gpt_trader.errors import EngineUnreachable
 
@@ -61,8 +62,8 @@ def stop_engine(home: Home, timeout: float = 30.0) -> bool:
         if record is None:  # it ended in order, as the last thing it does is to remove its file
             return True
     left = family(supervisor.pid) if supervisor.alive else []
-    for part in (read_record(home) or record).parts.values():
-        left += leftovers(part.process, home.root) if part.process else []
+    for members in left_over(read_record(home) or record, home.root).values():
+        left += members
     kill_all(left)
     stubborn = wait_gone(left, 2.0)
     if stubborn:

@@ -22,8 +22,9 @@ from typing import Final
 
 from cli.engine.home import prepare_home
 from cli.engine.life import Life
+from cli.engine.orphans import left_over, reap, strays
 from cli.engine.plan import Plan, make_plan
-from cli.engine.processes import ProcessId, kill_all, leftovers, wait_gone
+from cli.engine.processes import kill_all, wait_gone
 from cli.engine.record import (
     ALREADY_RUNNING,
     EngineRecord,
@@ -34,6 +35,7 @@ from cli.engine.record import (
 )
 from gpt_trader import __version__
 from gpt_trader.errors import GptTraderError
+from gpt_trader.processes import ProcessId, adopt_orphans
 from gpt_trader.settings import Home, Settings, home, load_settings
 
 #: How often parts that are coming up are asked whether they are ready.
@@ -67,10 +69,8 @@ class Supervisor:
         self._begun = time.monotonic()
         self._signals: list[int] = []
         self._wake, self._waker = os.pipe()
-        me = ProcessId.of(os.getpid())
-        assert me is not None
         self._record = EngineRecord(
-            supervisor=me,
+            supervisor=ProcessId.own(),
             version=__version__,
             started_at=datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
             api_url=plan.api_url,
@@ -82,11 +82,13 @@ class Supervisor:
     def run(self) -> int:
         """Start everything, keep it running, and stop it on SIGTERM or SIGINT; return the signal that ended it."""
         before = self._take_signals()
+        adopt_orphans()
         try:
             self._tell()
             while not self._signals:
                 if self._step():
                     self._tell()
+                self._reap()
                 self._watch(self._record)
                 self._sleep()
             return self._signals[0]
@@ -140,6 +142,9 @@ class Supervisor:
                 self._announce(news)
         return changed
 
+    def _reap(self) -> None:
+        reap({life.leader for life in self._lives if life.leader is not None})
+
     def _note_ready(self, life: Life) -> None:
         if life.state == "ready" and life.ready_after is None:
             life.ready_after = round(time.monotonic() - self._begun, 3)
@@ -159,11 +164,15 @@ class Supervisor:
             life.ask_to_stop()
             left = all_by - time.monotonic() - still_to_come * _LAST_SECONDS
             deadline = time.monotonic() + min(life.part.stop_seconds, left)
-            while life.running and time.monotonic() < deadline and len(self._signals) < 2:
+            while life.busy and time.monotonic() < deadline and len(self._signals) < 2:
                 self._select(min(_POLL_SECONDS, max(0.0, deadline - time.monotonic())))
+                self._reap()
             life.end()
             self._announce(f"{life.part.name} stopped")
             self._tell()
+        kill_all(strays())
+        wait_gone(strays(), _LAST_SECONDS)
+        self._reap()
         remove_record(self._home)
 
 
@@ -173,8 +182,7 @@ def stop_leftovers(engine_home: Home, announce: Announce) -> None:
     if record is None or record.alive:
         return
     left = []
-    for name, part in record.parts.items():
-        found = leftovers(part.process, engine_home.root) if part.process else []
+    for name, found in left_over(record, engine_home.root).items():
         if found:
             announce(f"stopping {name}, left over from an engine that was killed")
             found[0].send(signal.SIGTERM)

@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from cli.engine.home import prepare_home
-from cli.engine.processes import ProcessId
 from cli.engine.record import EngineRecord, write_record
 from cli.main import app
+from gpt_trader.processes import ProcessId
 from gpt_trader.settings import Home
 from tests.cli.contract_server import Contract, serving
 

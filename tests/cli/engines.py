@@ -14,10 +14,11 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from cli.engine.processes import ProcessId, kill_all
+from cli.engine.processes import kill_all
 from cli.engine.record import EngineRecord, PartRecord, read_record
 from cli.engine.running import EngineAddress, stop_engine
 from cli.engine.start import ensure_engine
+from gpt_trader.processes import ProcessId
 from gpt_trader.settings import Home, load_settings
 
 T = TypeVar("T")

@@ -1,7 +1,8 @@
 """A part that behaves as its real one does from the outside: `fake_part.py NAME`, in a part's environment.
 
 GPT_TRADER_TEST_<NAME> gives it a fault: `stubborn` ignores SIGTERM, `dies` ends at once, `refuses` ends with code 2,
-`never` is never ready, `parent` has a child that outlives it and ignores SIGTERM.
+`never` is never ready, `parent` has a child that outlives it and ignores SIGTERM, `sessions` has a child and a
+grandchild, each in a session of its own and deaf to SIGTERM, as the worker has its template and its runs.
 """
 
 import json
@@ -12,6 +13,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+BELOW = ("child", "grandchild")
 ROUTES = {"api": "/api/v1/system/health/ready", "prefect": "/api/health"}
 
 
@@ -21,7 +23,7 @@ def main(name: str) -> None:
     if fault in ("dies", "refuses"):
         sys.stderr.write(f"{name} finds no flux capacitor\n")
         sys.exit(2 if fault == "refuses" else 1)
-    if fault == "stubborn":
+    if fault == "stubborn" or name in BELOW:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
     else:
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
@@ -29,7 +31,11 @@ def main(name: str) -> None:
         subprocess.Popen(
             [sys.executable, __file__, "child"], env=os.environ | {"GPT_TRADER_TEST_CHILD": "stubborn"}
         )
-    if fault == "never" or name == "child":
+    if fault == "sessions" and name != BELOW[-1]:
+        below = BELOW[BELOW.index(name) + 1] if name in BELOW else BELOW[0]
+        own = {f"GPT_TRADER_TEST_{below.upper()}": "sessions"}
+        subprocess.Popen([sys.executable, __file__, below], env=os.environ | own, start_new_session=True)
+    if fault == "never" or name in BELOW:
         signal.pause()
     seen = {
         key: value

@@ -1,5 +1,6 @@
 """Our supervisor with our plan, but each part's command replaced by `fake_part.py`."""
 
+import os
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
@@ -20,7 +21,7 @@ def fake_plan(settings: Settings, home: Home, only: Sequence[str]) -> Plan:
             command=(sys.executable, "-S", FAKE, part.name),
             stop_seconds=0.5,
             restart_seconds=0.05,
-            orphan_seconds=0.0,
+            orphan_seconds=float(os.environ.get("GPT_TRADER_TEST_ORPHAN_SECONDS", "0")),
         )
         for part in plan.parts
     )

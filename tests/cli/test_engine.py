@@ -15,10 +15,10 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from cli.engine.processes import ProcessId
 from cli.engine.record import EngineRecord, PartRecord, read_record, write_record
 from cli.engine.running import find_engine
 from gpt_trader.errors import EngineUnreachable, Refused
+from gpt_trader.processes import ProcessId
 from gpt_trader.settings import Home
 from tests.cli.engines import FakeEngine, command_line, fake_engine, status_of, until
 

@@ -14,8 +14,8 @@ from typing import Any
 
 import pytest
 
-from cli.engine.processes import ProcessId
 from cli.main import app
+from gpt_trader.processes import ProcessId
 from tests.cli.engines import FakeEngine, fake_engine
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="finds its own leftovers in /proc")

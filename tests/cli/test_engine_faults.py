@@ -11,10 +11,11 @@ from pathlib import Path
 import pytest
 
 from cli.engine.life import backoff
-from cli.engine.processes import ProcessId, wait_gone
+from cli.engine.processes import wait_gone
 from cli.engine.record import EngineRecord, PartRecord, write_record
 from cli.engine.running import find_engine
 from gpt_trader.errors import EngineUnreachable
+from gpt_trader.processes import ProcessId
 from tests.cli.engines import FAKE_SUPERVISOR, FakeEngine, command_line, fake_engine, status_of, until
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="finds its own leftovers in /proc")

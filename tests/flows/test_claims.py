@@ -12,7 +12,8 @@ from uuid import uuid4
 
 import pytest
 
-from flows.claims import Claims, Process
+from flows.claims import Claims
+from gpt_trader.processes import ProcessId
 from gpt_trader.settings import Home
 
 
@@ -21,7 +22,7 @@ def test_a_claim_lives_while_worker_or_child_does(tmp_path: Path) -> None:
     with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as child:
         claims.write(run_id, child=child.pid)
         (claim,) = claims
-        dead_worker = replace(claim, worker=Process(os.getpid(), "another start"))
+        dead_worker = replace(claim, worker=ProcessId(os.getpid(), "another start"))
 
         assert claim.alive()
         assert dead_worker.alive()
@@ -32,11 +33,14 @@ def test_a_claim_lives_while_worker_or_child_does(tmp_path: Path) -> None:
         assert claim.alive(), "this very process wrote it"
 
 
-def test_a_reused_pid_is_not_the_same_process() -> None:
-    me = Process.of(os.getpid())
+def test_a_reused_pid_is_not_the_same_process(tmp_path: Path) -> None:
+    claims = Claims(Home(tmp_path))
+    claims.write(uuid4())
+    (claim,) = claims
+    boot, _, tick = claim.worker.started.rpartition(":")
 
-    assert me.alive()
-    assert not Process(me.pid, str(int(me.started) - 1)).alive()
+    assert claim.alive()
+    assert not replace(claim, worker=ProcessId(os.getpid(), f"{boot}:{int(tick) - 1}")).alive()
 
 
 def test_nothing_outlives_a_boot_whatever_the_host_is_called_now(tmp_path: Path) -> None:
