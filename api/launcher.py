@@ -21,7 +21,7 @@ from api.prefect_server import Deployment, FlowRun, LogLine, PrefectServer, RunS
 from api.principals import Principal
 from gpt_trader.errors import Conflict, EngineUnreachable, NotFound, Problem, Refused
 from gpt_trader.requests import Request
-from gpt_trader.runs import OWNER_TAG, SLICE_TAG, owner_of
+from gpt_trader.runs import OWNER_TAG, SLICE_TAG, owner_of, tags_of
 from gpt_trader.slices import SLICES, Slice
 
 #: Rows read beyond a page, so that runs of the very same microsecond are not lost at its edge.
@@ -60,7 +60,7 @@ class Launcher:
         """Create the run; the same `key` of the same owner and slice gives the same run again."""
         body = {
             "parameters": {"request": request.model_dump(mode="json")},
-            "tags": [f"{OWNER_TAG}{owner}", f"{SLICE_TAG}{row.name}", *_subject_tags(request), *tags],
+            "tags": [*tags_of(owner, row.name, request), *tags],
             "idempotency_key": f"{owner}:{key or uuid4().hex}",
         }
         known = row.name in self._deployments
@@ -155,13 +155,6 @@ class Launcher:
         if name not in self._deployments:
             raise _not_deployed(name)
         return self._deployments[name]
-
-
-def _subject_tags(request: Request) -> list[str]:
-    """Return what the run is about, from whichever of these fields the request has."""
-    tags = [f"{name}:{value}" for name in ("symbol", "strategy") if (value := getattr(request, name, None))]
-    symbols: Sequence[str] = getattr(request, "symbols", ())
-    return tags + [f"symbol:{symbol}" for symbol in symbols[:20]]
 
 
 def _prefect_filter(wanted: RunFilter, caller: Principal, before: datetime | None) -> dict[str, Any]:

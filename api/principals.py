@@ -20,6 +20,7 @@ import structlog
 
 from gpt_trader import report_links
 from gpt_trader.errors import Denied
+from gpt_trader.runs import LOCAL
 
 Scope = Literal["read", "research", "trade", "live", "admin"]
 ALL_SCOPES: Final[frozenset[Scope]] = frozenset(get_args(Scope))
@@ -69,7 +70,7 @@ class LocalKey:
     def __init__(self, key: str) -> None:
         self._key = key
         self._digest = _digest(key)
-        self._principal = Principal("local", ALL_SCOPES)
+        self._principal = Principal(LOCAL, ALL_SCOPES)
 
     async def authenticate(self, credential: str) -> Principal | None:
         """Return the local principal if the credential is the key (compared in constant time)."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import structlog
 from fastapi import APIRouter
@@ -17,7 +17,8 @@ from api.errors import declared, missing
 from api.models import Listing
 from gpt_trader.errors import UnknownName
 from gpt_trader.strategies.base import Strategy
-from gpt_trader.strategies.registry import BUILT_IN, parameter_names, strategy_names, strategy_type
+from gpt_trader.strategies.description import Origin, describe, summarize
+from gpt_trader.strategies.registry import strategy_names, strategy_type
 
 router = APIRouter(prefix="/api/v1/strategies", tags=["strategies"])
 _log = structlog.get_logger("api")
@@ -28,16 +29,19 @@ class StrategySummary(BaseModel):
 
     name: str
     summary: str
-    origin: Literal["built-in", "plugin", "user"]
+    origin: Origin
 
 
 class StrategyView(StrategySummary):
     """A strategy with everything needed to ask for a run of it."""
 
+    description: str = Field(description="What it does, at length.")
     parameters: dict[str, Any] = Field(description="JSON schema of `params`.")
-    defaults: dict[str, Any]
+    defaults: dict[str, Any] = Field(description="Of the parameters that have one.")
     search_space: dict[str, list[float | int]]
-    warmup: int = Field(description="Bars before a first decision, with the default parameters.")
+    warmup: int | None = Field(
+        description="Bars before a first decision, with the default parameters; null where one has no default."
+    )
 
 
 class StrategyFile(BaseModel):
@@ -64,7 +68,7 @@ async def list_strategies(context: Parts, _: Reader) -> Listing[StrategySummary]
 async def show_strategy(name: str, _: Reader) -> StrategyView:
     """Return the schema, the defaults and the search space of its parameters."""
     try:
-        return _view(strategy_type(name))
+        return _view(name, strategy_type(name))
     except UnknownName as unknown:
         raise missing(unknown) from None
 
@@ -85,7 +89,7 @@ async def store_strategy(file: StrategyFile, context: Parts, caller: Administrat
 
 
 def _summaries(folder: Path) -> list[StrategySummary]:
-    known = [_summary(strategy_type(name)) for name in strategy_names()]
+    known = [StrategySummary(**summarize(name, strategy_type(name))) for name in strategy_names()]
     own = [
         StrategySummary(name=name, summary="A stored file", origin="user")
         for names in strategy_files.stored(folder).values()
@@ -94,27 +98,6 @@ def _summaries(folder: Path) -> list[StrategySummary]:
     return known + own
 
 
-def _summary(strategy: type[Strategy]) -> StrategySummary:
-    origin: Literal["built-in", "plugin"] = "built-in" if strategy.name in BUILT_IN else "plugin"
-    return StrategySummary(name=strategy.name, summary=strategy.summary, origin=origin)
-
-
 @lru_cache(maxsize=256)
-def _view(strategy: type[Strategy]) -> StrategyView:
-    defaults = strategy()
-    return StrategyView(
-        **_summary(strategy).model_dump(),
-        parameters=_parameters(strategy),
-        defaults=defaults.params(),
-        search_space={name: list(values) for name, values in strategy.search_space.items()},
-        warmup=defaults.warmup,
-    )
-
-
-def _parameters(strategy: type[Strategy]) -> dict[str, Any]:
-    """Return the JSON schema of `params` alone: the direction is a field of the request."""
-    schema = strategy.model_json_schema()
-    schema["properties"] = {name: schema["properties"][name] for name in parameter_names(strategy)}
-    return {name: schema[name] for name in ("type", "properties", "required", "$defs") if name in schema} | {
-        "additionalProperties": False
-    }
+def _view(name: str, strategy: type[Strategy]) -> StrategyView:
+    return StrategyView(**describe(name, strategy))

@@ -11,7 +11,7 @@ from cli.runs.prepare import Prepared, prepare
 from cli.runs.submit import finish, start
 from cli.terminal.options import current, say
 from cli.terminal.result import show_result
-from gpt_trader.errors import Problem, Refused
+from gpt_trader.errors import NotFound, Problem, Refused
 from gpt_trader.requests import BacktestRequest
 from gpt_trader.slices import SLICES
 
@@ -32,7 +32,7 @@ def run_backtest(values: Mapping[str, Any], *, in_process: bool, open_report: bo
         result, links = _in_process(prepared, client) if in_process else _by_the_api(prepared, client)
         show_result(result, links=client.absolute(links))
         if values.get("report") is not False and _wanted(open_report):
-            _open(client, str(result["run_id"]))
+            _open(client, result)
 
 
 def _by_the_api(prepared: Prepared, client: Client) -> tuple[Json, Mapping[str, str]]:
@@ -58,14 +58,30 @@ def _wanted(open_report: bool | None) -> bool:
     return load_settings().open_report
 
 
-def _open(client: Client, run_id: str) -> None:
-    """Open the report in a browser, from a copy: the API wants a key that a browser does not have."""
-    import tempfile
+def _open(client: Client, result: Json) -> None:
+    """Open the report in a browser: the local engine's own file, or a copy of a remote server's.
+
+    Not the API's address: it wants a key that a browser does not have.
+    """
     import webbrowser
+
+    page = _copy(client, str(result["run_id"])) if is_remote() else _file(result)
+    address = page.as_uri()
+    opened = webbrowser.open(address)
+    say(f"opened {address}" if opened else f"no browser could be started: open {address}")
+
+
+def _file(result: Json) -> Path:
+    named = (result.get("artifacts") or {}).get("report")
+    if not named or not Path(named).is_file():
+        raise NotFound(f"run {result['run_id']} has no report" + (f": {named} is gone" if named else ""))
+    return Path(named).absolute()
+
+
+def _copy(client: Client, run_id: str) -> Path:
+    import tempfile
 
     page = client.report(run_id)
     with tempfile.NamedTemporaryFile(prefix=f"gpt-trader-{run_id}-", suffix=".html", delete=False) as copy:
         copy.write(page)
-    address = Path(copy.name).as_uri()
-    opened = webbrowser.open(address)
-    say(f"opened {address}" if opened else f"no browser could be started: open {address}")
+    return Path(copy.name)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -10,11 +9,10 @@ from cli.client.api import Json
 from cli.client.connect import connect, is_remote
 from cli.terminal.render import emit, grid, listing, shown
 from gpt_trader.strategies import registry, user
+from gpt_trader.strategies.description import describe
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
-
-    from gpt_trader.strategies.base import Strategy
 
 
 def show_strategies() -> None:
@@ -23,7 +21,7 @@ def show_strategies() -> None:
         with connect() as client:
             items = client.strategies()
     else:
-        items = [described(name, registry.strategy_type(name)) for name in registry.strategy_names()]
+        items = [describe(name, registry.strategy_type(name)) for name in registry.strategy_names()]
     columns = {"name": "strategy", "origin": "origin", "summary": "what it does"}
     if not is_remote():
         columns["defaults"] = "parameters"
@@ -34,34 +32,14 @@ def show_strategy(name: str) -> None:
     """Show one strategy, a parameter a row."""
     if user.is_file_reference(name):
         path, class_name = user.split_reference(name)
-        found = described(class_name, user.load_file(path.expanduser().absolute(), class_name), "user")
+        found = describe(class_name, user.load_file(path.expanduser().absolute(), class_name), "user")
     elif is_remote():
         with connect() as client:
             found = client.strategy(name)
     else:
-        found = described(name, registry.strategy_type(name))
+        found = describe(name, registry.strategy_type(name))
     rows = _parameter_rows(found)
     emit(found, table=lambda: _view(found, rows), rows=lambda: rows)
-
-
-def described(name: str, strategy: type[Strategy], origin: str | None = None) -> Json:
-    """Return what there is to know of a strategy, in the shape of the API's answer."""
-    schema = strategy.model_json_schema()
-    schema.get("properties", {}).pop("direction", None)
-    origin = origin or ("built-in" if name.replace("-", "_") in registry.BUILT_IN else "plugin")
-    return {
-        "name": getattr(strategy, "name", "") or name,
-        "summary": strategy.summary,
-        "origin": origin,
-        "description": inspect.cleandoc(strategy.__doc__ or ""),
-        "parameters": schema,
-        "defaults": {
-            field: strategy.model_fields[field].get_default(call_default_factory=True)
-            for field in registry.parameter_names(strategy)
-            if not strategy.model_fields[field].is_required()
-        },
-        "search_space": {field: list(tried) for field, tried in strategy.search_space.items()},
-    }
 
 
 def _parameter_rows(found: Mapping[str, Any]) -> list[Json]:

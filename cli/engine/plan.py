@@ -93,12 +93,8 @@ def settings_environment(settings: Settings) -> dict[str, str]:
 
 def part_environment(settings: Settings, home: Home, environ: Mapping[str, str]) -> dict[str, str]:
     """Return the environment of a part: the caller's, without what would lead it astray, plus ours."""
-    kept = {
-        name: value
-        for name, value in environ.items()
-        if not (name.startswith("PREFECT_") and not name.startswith(_PREFECT_KEPT))
-        and name not in _CLIENT_ONLY
-    }
+    astray = {*another_prefects(environ), *_CLIENT_ONLY}
+    kept = {name: value for name, value in environ.items() if name not in astray}
     return (
         kept
         | settings_environment(settings)
@@ -110,6 +106,11 @@ def part_environment(settings: Settings, home: Home, environ: Mapping[str, str])
             "DO_NOT_TRACK": "1",
         }
     )
+
+
+def another_prefects(environ: Mapping[str, str]) -> list[str]:
+    """Return the names by which the caller's environment would lead our flows to another Prefect."""
+    return [name for name in environ if name.startswith("PREFECT_") and not name.startswith(_PREFECT_KEPT)]
 
 
 def python_environment(environ: Mapping[str, str]) -> dict[str, str]:

@@ -7,7 +7,8 @@ import stat
 
 import pytest
 
-from gpt_trader.strategies.registry import BUILT_IN
+from gpt_trader.strategies.description import describe
+from gpt_trader.strategies.registry import BUILT_IN, strategy_type
 from tests.api.conftest import Engine
 from tests.api.test_health_and_errors import problem
 
@@ -40,6 +41,7 @@ def test_a_strategy_shows_schema_defaults_and_search_space(engine_api: Engine, n
     assert shown["parameters"]["additionalProperties"] is False
     assert shown["search_space"]["fast"] == [5, 10, 15, 20]
     assert shown["warmup"] == 30
+    assert shown == describe(name, strategy_type(name)), "what `strategy show` prints without an engine"
 
 
 def test_an_unknown_strategy_is_404_with_the_nearest(engine_api: Engine) -> None:

@@ -80,6 +80,8 @@ class Contract:
     lost_answers: int = 0
     #: Until it is set, a run that was accepted gets no answer.
     answering: threading.Event = field(default_factory=lambda: _set(threading.Event()))
+    #: Where a run's report is, as its result says.
+    report: str = "/runs/report.html"
     #: Answer 404 to the event stream: an older server.
     without_stream: bool = False
     changed: threading.Condition = field(default_factory=threading.Condition)
@@ -181,7 +183,7 @@ class Handler(BaseHTTPRequestHandler):
             case ("GET", "workflows", "runs", run_id, "events"):
                 self._events(self._run(run_id))
             case ("GET", "workflows", "runs", run_id, "result"):
-                self._json(200, _result(self._run(run_id)))
+                self._json(200, _result(self._run(run_id), self.contract.report))
             case ("GET", "workflows", "runs", run_id, "report"):
                 self._run(run_id)
                 self._send(200, b"<html>the report</html>", **{"Content-Type": "text/html"})
@@ -360,7 +362,7 @@ def _workflow(name: str) -> dict[str, Any]:
     }
 
 
-def _result(run: Run) -> dict[str, Any]:
+def _result(run: Run, report: str) -> dict[str, Any]:
     if run.state != "COMPLETED":
         raise Conflict(f"run {run.id} is {run.state}")
     if run.flow == "data":
@@ -379,7 +381,7 @@ def _result(run: Run) -> dict[str, Any]:
         "end": "2012-12-31T00:00:00Z",
         "bars": 2013,
         "metrics": METRICS,
-        "artifacts": {"report": "/runs/report.html", "equity": "/runs/equity.parquet", "trades": None},
+        "artifacts": {"report": report, "equity": "/runs/equity.parquet", "trades": None},
     }
 
 

@@ -163,11 +163,37 @@ def test_input_that_the_run_refuses_is_refused_input(server: Contract, cli: Comm
     assert "FAILED: start: no bars in this range; its log: " in problem["detail"]
 
 
-def test_the_report_is_opened_in_a_browser(server: Contract, process: Command, tmp_path: Path) -> None:
-    browser = tmp_path / "browser"
-    browser.write_text(f'#!/bin/sh\nprintf "%s" "$1" > {tmp_path}/opened\n')
-    browser.chmod(0o755)
-    done = process("backtest --symbol AAPL --open-report", BROWSER=f"{browser} %s", TMPDIR=str(tmp_path))
+def browser(folder: Path) -> str:
+    """The command of a browser that notes the address it was given in `folder`/opened."""
+    program = folder / "browser"
+    program.write_text(f'#!/bin/sh\nprintf "%s" "$1" > {folder}/opened\n')
+    program.chmod(0o755)
+    return f"{program} %s"
+
+
+def test_the_engines_own_report_is_opened_in_a_browser(
+    server: Contract, process: Command, tmp_path: Path
+) -> None:
+    report, temporary = tmp_path / "report.html", tmp_path / "tmp"
+    report.write_text("<html>the report</html>")
+    temporary.mkdir()
+    server.report = str(report)
+    words = "backtest --symbol AAPL --open-report"
+    done = process(words, BROWSER=browser(tmp_path), TMPDIR=str(temporary))
+    assert done.code == 0, done.err
+    assert (tmp_path / "opened").read_text() == report.as_uri()
+    assert list(temporary.iterdir()) == [], "no copy is left"
+
+
+def test_a_report_that_is_gone_is_said(server: Contract, process: Command, tmp_path: Path) -> None:
+    server.report = str(tmp_path / "removed.html")
+    done = process("backtest --symbol AAPL --open-report", BROWSER=browser(tmp_path))
+    assert (done.code, "removed.html is gone" in done.err) == (2, True), done.err
+    assert not (tmp_path / "opened").exists()
+
+
+def test_a_remote_servers_report_is_fetched(remote: Contract, process: Command, tmp_path: Path) -> None:
+    done = process("backtest --symbol AAPL --open-report", BROWSER=browser(tmp_path), TMPDIR=str(tmp_path))
     assert done.code == 0, done.err
     address = (tmp_path / "opened").read_text()
     assert Path(address.removeprefix("file://")).read_text() == "<html>the report</html>"
