@@ -168,8 +168,13 @@ def read_environment(environ: Mapping[str, str]) -> dict[str, str]:
 def load_settings(
     options: Mapping[str, Any] | None = None, environ: Mapping[str, str] | None = None
 ) -> Settings:
-    """Return the merged settings; raise Refused naming each unknown or invalid one."""
-    merged: dict[str, Any] = read_config(home().config)
-    merged |= read_environment(os.environ if environ is None else environ)
+    """Return the merged settings; raise Refused naming each unknown or invalid one.
+
+    A part of a running engine has them all in its environment and does not read the file: a change of it counts from
+    the next start on, and a mistake in it fails no run meanwhile.
+    """
+    environ = os.environ if environ is None else environ
+    merged: dict[str, Any] = {} if f"{ENV_PREFIX}PART" in environ else read_config(home().config)
+    merged |= read_environment(environ)
     merged |= {name: value for name, value in (options or {}).items() if value is not None}
     return validated(Settings, merged)

@@ -49,6 +49,12 @@ def test_an_unknown_variable_of_ours_is_refused():
         load_settings(environ={"GPT_TRADER_API_PROT": "1"})
 
 
+def test_a_part_of_a_running_engine_does_not_read_the_file(own_home):
+    (own_home / "config.yaml").write_text("nope: 1\napi_port: 1001\n")
+    settings = load_settings(environ={"GPT_TRADER_PART": "worker", "GPT_TRADER_API_PORT": "2001"})
+    assert settings.api_port == 2001
+
+
 def test_a_database_url_is_never_shown():
     settings = load_settings(environ={"GPT_TRADER_DATABASE_URL": "postgresql://u:hunter2@h/d"})
     assert "hunter2" not in repr(settings)
