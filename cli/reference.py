@@ -41,7 +41,7 @@ An error with a machine format is one JSON object on the last line of stderr, an
 |---|---|
 | 0 | ok; an unfavorable result is still 0, and so is a reader that closed the pipe (`| head`) |
 | 1 | the run failed, was cancelled by somebody else, or gave another result than it should reproduce |
-| 2 | wrong usage or refused input: nothing was started |
+| 2 | wrong usage or refused input: by this program, by the API, or by the run itself (a period without bars) |
 | 3 | the engine or the server does not answer |
 | 4 | not allowed: no valid key, or it may not do this |
 | 130 | interrupted: Ctrl-C cancels the run that is being followed and waits until it has stopped |

@@ -40,7 +40,7 @@ def build() -> typer.Typer:
     return app
 
 
-_HELP = """Backtests, paper and live trading as observable workflows.
+_HELP = """Backtests of trading strategies as observable, reproducible workflows.
 
 The local engine is started when a command needs it. Global options may also stand after the command.
 Exit codes: 0 ok, 1 the run failed, 2 refused input, 3 no engine, 4 not allowed, 130 interrupted."""

@@ -6,10 +6,10 @@ import os
 import signal
 import subprocess
 import time
-from collections import deque
 from pathlib import Path
-from typing import IO, Final
+from typing import Final
 
+from cli.engine.logs import last_lines, open_log, rotate
 from cli.engine.orphans import PART_MARK, mark_of, orphans
 from cli.engine.parts import Part
 from cli.engine.processes import family, kill_all
@@ -22,8 +22,6 @@ _STEADY_SECONDS: Final = 10.0
 _LONGEST_BACKOFF: Final = 30.0
 #: A part that ends with this code refused its input (a foreign data folder, …): trying again changes nothing.
 _REFUSED: Final = 2
-_LOG_LIMIT: Final = 10 * 1024 * 1024
-_TAIL_LINES: Final = 12
 
 
 class Life:
@@ -152,7 +150,7 @@ class Life:
         self._process = self._identity = None
         steady = self._ready_at is not None and now - self._ready_at >= _STEADY_SECONDS
         self._quick_deaths = 1 if steady else self._quick_deaths + 1
-        self._message, self._tail = _cause(code), _last_lines(self.log)
+        self._message, self._tail = _cause(code), last_lines(self.log)
         name, was_ready = self.part.name, self._ready_at is not None
         if (code == _REFUSED and not was_ready) or self._quick_deaths >= QUICK_DEATHS:
             self.state = "failed"
@@ -182,22 +180,3 @@ def _cause(code: int) -> str:
         return f"killed by {signal.Signals(-code).name}"
     except ValueError:
         return f"killed by signal {-code}"
-
-
-def open_log(path: Path) -> IO[bytes]:
-    """Return a log opened for appending, mode 0600."""
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW, 0o600)
-    return os.fdopen(descriptor, "ab")
-
-
-def rotate(path: Path) -> None:
-    """Put a log that has grown beyond 10 MB aside as `<name>.1`."""
-    if path.exists() and path.stat().st_size > _LOG_LIMIT:
-        path.replace(path.with_name(f"{path.name}.1"))
-
-
-def _last_lines(path: Path) -> tuple[str, ...]:
-    with path.open("rb") as file:
-        file.seek(max(0, path.stat().st_size - 16_384))
-        text = file.read().decode(errors="replace")
-    return tuple(deque((line[:500] for line in text.splitlines() if line.strip()), maxlen=_TAIL_LINES))

@@ -10,7 +10,7 @@ from collections.abc import Collection, Sequence
 from typing import Final
 
 from cli.engine.home import prepare_home
-from cli.engine.life import open_log, rotate
+from cli.engine.logs import open_log, rotate
 from cli.engine.plan import python_environment, settings_environment
 from cli.engine.record import ALREADY_RUNNING, EngineRecord
 from cli.engine.running import EngineAddress, address_of, running_record

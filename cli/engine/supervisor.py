@@ -1,7 +1,8 @@
 """The supervisor: `python -P -m cli.engine.supervisor` starts the parts side by side, restarts what dies, stops all.
 
-Single-threaded and asleep unless a part is coming up or a signal came. It holds a lock on the home for its life
-and tells what it does in `engine.json`. Standard library and our settings only: it is always there.
+Single-threaded and asleep unless a part is coming up, a signal came or the logs are due for a look. It holds a lock
+on the home for its life and tells what it does in `engine.json`. Standard library and our settings only: it is always
+there.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from typing import Final
 
 from cli.engine.home import prepare_home
 from cli.engine.life import Life
+from cli.engine.logs import rotate
 from cli.engine.orphans import left_over, reap, strays
 from cli.engine.plan import Plan, make_plan
 from cli.engine.processes import kill_all, wait_gone
@@ -40,6 +42,8 @@ from gpt_trader.settings import Home, Settings, home, load_settings
 
 #: How often parts that are coming up are asked whether they are ready.
 _POLL_SECONDS: Final = 0.05
+#: How long the logs may go unwatched.
+_LOG_SECONDS: Final = 10.0
 #: How long one that is stopping may keep the home from the next.
 _LOCK_SECONDS: Final = 35.0
 #: How long stopping everything may take, and what of it is kept for each part that is yet to be stopped.
@@ -89,6 +93,7 @@ class Supervisor:
                 if self._step():
                     self._tell()
                 self._reap()
+                self._bound_logs()
                 self._watch(self._record)
                 self._sleep()
             return self._signals[0]
@@ -122,9 +127,9 @@ class Supervisor:
         now = time.monotonic()
         waits = [life.wait_until(now, _POLL_SECONDS) for life in self._lives]
         due = [wait for wait in waits if wait is not None]
-        self._select(min(due) if due else None)
+        self._select(min([_LOG_SECONDS, *due]))
 
-    def _select(self, seconds: float | None) -> None:
+    def _select(self, seconds: float) -> None:
         if select.select([self._wake], [], [], seconds)[0]:
             with suppress(BlockingIOError):
                 os.read(self._wake, 4096)
@@ -144,6 +149,11 @@ class Supervisor:
 
     def _reap(self) -> None:
         reap({life.leader for life in self._lives if life.leader is not None})
+
+    def _bound_logs(self) -> None:
+        for name in ("engine", *(life.part.name for life in self._lives)):
+            with suppress(OSError):  # no room for the copy: the engine goes on, and the log as it was
+                rotate(self._home.logs / f"{name}.log")
 
     def _note_ready(self, life: Life) -> None:
         if life.state == "ready" and life.ready_after is None:

@@ -2,7 +2,8 @@
 
 GPT_TRADER_TEST_<NAME> gives it a fault: `stubborn` ignores SIGTERM, `dies` ends at once, `refuses` ends with code 2,
 `never` is never ready, `parent` has a child that outlives it and ignores SIGTERM, `sessions` has a child and a
-grandchild, each in a session of its own and deaf to SIGTERM, as the worker has its template and its runs.
+grandchild, each in a session of its own and deaf to SIGTERM, as the worker has its template and its runs, `chatty`
+logs more than a log may hold and says so once more whenever it gets SIGUSR1.
 """
 
 import json
@@ -31,6 +32,12 @@ def main(name: str) -> None:
         subprocess.Popen(
             [sys.executable, __file__, "child"], env=os.environ | {"GPT_TRADER_TEST_CHILD": "stubborn"}
         )
+    if fault == "chatty":
+        line = b"x" * 1023 + b"\n"
+        for _ in range(11 * 1024):
+            os.write(1, line)
+        os.write(1, b"that was all\n")
+        signal.signal(signal.SIGUSR1, lambda *_: os.write(1, b"still here\n") and None)
     if fault == "sessions" and name != BELOW[-1]:
         below = BELOW[BELOW.index(name) + 1] if name in BELOW else BELOW[0]
         own = {f"GPT_TRADER_TEST_{below.upper()}": "sessions"}
