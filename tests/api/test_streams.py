@@ -166,12 +166,13 @@ def test_an_end_that_the_run_never_told_is_told_for_it(engine_api: Engine, prefe
 
 def test_an_old_state_is_not_told_after_a_newer_one(engine_api: Engine, prefect: Prefect) -> None:
     run_id = engine_api.start()["run_id"]
+    prefect.set_state(run_id, "PENDING")
     prefect.set_state(run_id, "RUNNING")
     key = prefect.state_ids(run_id)["RUNNING"]
     tell(engine_api, run_id, "state", {"state": "RUNNING", "name": "Running", "message": ""}, key)
     prefect.set_state(run_id, "CRASHED")
     with following(engine_api, run_id) as stream:
-        assert states(list(stream)) == ["RUNNING", "CRASHED"]
+        assert states(list(stream)) == ["SCHEDULED", "RUNNING", "CRASHED"]
 
 
 def test_a_cancelled_run_ends_its_stream(engine_api: Engine) -> None:
