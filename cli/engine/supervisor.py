@@ -173,10 +173,7 @@ class Supervisor:
         for still_to_come, life in reversed(list(enumerate(self._lives))):
             life.ask_to_stop()
             left = all_by - time.monotonic() - still_to_come * _LAST_SECONDS
-            deadline = time.monotonic() + min(life.part.stop_seconds, left)
-            while life.busy and time.monotonic() < deadline and len(self._signals) < 2:
-                self._select(min(_POLL_SECONDS, max(0.0, deadline - time.monotonic())))
-                self._reap()
+            self._await_end(life, min(life.part.stop_seconds, left))
             life.end()
             self._announce(f"{life.part.name} stopped")
             self._tell()
@@ -184,6 +181,16 @@ class Supervisor:
         wait_gone(strays(), _LAST_SECONDS)
         self._reap()
         remove_record(self._home)
+
+    def _await_end(self, life: Life, seconds: float) -> None:
+        """Wait until nothing of a part runs; what its process leaves behind has a part's orphans' time, no more."""
+        deadline = time.monotonic() + seconds
+        ended = False
+        while life.busy and time.monotonic() < deadline and len(self._signals) < 2:
+            if not ended and not life.running:
+                ended, deadline = True, min(deadline, time.monotonic() + life.part.orphan_seconds)
+            self._select(min(_POLL_SECONDS, max(0.0, deadline - time.monotonic())))
+            self._reap()
 
 
 def stop_leftovers(engine_home: Home, announce: Announce) -> None:

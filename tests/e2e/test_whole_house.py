@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -145,6 +146,18 @@ def test_every_way_in_gives_the_same_result(
     assert found["metrics"] == contract["metrics"]
     listed = {run["run_id"] for run in house.json("workflow", "runs", "--limit", "1000")}
     assert {run_id, contract["run_id"]} <= listed
+
+
+def test_a_run_in_process_is_the_local_users_and_the_engines_alone(
+    house: House, contract: dict[str, Any]
+) -> None:
+    astray = {"PREFECT_API_URL": "http://127.0.0.1:9/api", "PREFECT_CLIENT_MAX_RETRIES": "0"}
+    run_id = in_process(replace(house, environment=house.environment | astray))
+    here, by_the_api = (house.json("workflow", "show", found) for found in (run_id, contract["run_id"]))
+    for fact in ("flow", "owner", "request"):
+        assert (fact, here[fact]) == (fact, by_the_api[fact])
+    assert here["owner"] == "local"
+    assert sorted([*here["tags"], "research"]) == sorted(by_the_api["tags"]), "the deployment adds its own"
 
 
 def test_a_second_call_finds_the_engine_and_says_nothing(house: House, contract: dict[str, Any]) -> None:
