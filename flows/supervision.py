@@ -42,13 +42,13 @@ from prefect.runner._process_manager import ProcessHandle, ProcessManager
 from prefect.runner._state_proposer import StateProposer
 
 from flows.forkserver import ForkedProcess
+from gpt_trader.runs import FINAL_STATES
 
 logger = logging.getLogger("gpt_trader.worker")
 
 #: How often the server is asked whether a run under way shall be cancelled.
 CANCEL_POLL_SECONDS: Final = 0.5
 
-_FINAL: Final = frozenset({"COMPLETED", "FAILED", "CRASHED", "CANCELLED"})
 
 #: How long a child may take from its fork to the moment in which it can take a cancellation for what it is.
 CONNECT_SECONDS: Final = 5.0
@@ -175,7 +175,7 @@ class Supervision:
     def reported_final(self, run_id: UUID) -> bool:
         """Return whether the run's own engine has reported a final state (asked once, after the run)."""
         conclusion = self._conclusions.pop(run_id, None)
-        return isinstance(conclusion, EngineOutcomeReceipt) and conclusion.state_type in _FINAL
+        return isinstance(conclusion, EngineOutcomeReceipt) and conclusion.state_type in FINAL_STATES
 
     async def settled(self, run_id: UUID) -> None:
         """Wait until a cancellation of this run that is under way has said its last word."""

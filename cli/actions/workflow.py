@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
-from cli.client.api import FINAL_STATES, Client, Json
+from cli.client.api import Client, Json
 from cli.client.connect import connect, is_remote
 from cli.runs.follow import cancel_and_wait, demand_completed
 from cli.runs.follow import follow as follow_run
@@ -18,6 +18,7 @@ from cli.terminal.options import current, say
 from cli.terminal.render import emit, grid, listing, pairs, shown, write
 from cli.terminal.result import short_strategy, show_result
 from gpt_trader.errors import Conflict, NotFound, RunFailed, UnknownName
+from gpt_trader.runs import FINAL_STATES
 from gpt_trader.slices import SLICES
 
 if TYPE_CHECKING:

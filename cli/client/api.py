@@ -15,9 +15,6 @@ from cli.client.wire import Wire
 ROOT: Final = "/api/v1"
 Json = dict[str, Any]
 
-#: A run in one of these states stays in it.
-FINAL_STATES: Final = frozenset({"COMPLETED", "FAILED", "CRASHED", "CANCELLED"})
-
 
 @dataclass(frozen=True)
 class Started:

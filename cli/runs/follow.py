@@ -10,12 +10,13 @@ from contextlib import closing, contextmanager
 from types import FrameType
 from typing import Any, Final
 
-from cli.client.api import FINAL_STATES, Client, Json
+from cli.client.api import Client, Json
 from cli.client.sse import Event
 from cli.terminal.failures import Interrupted
 from cli.terminal.options import detail, say
 from gpt_trader import errors
 from gpt_trader.errors import Denied, EngineUnreachable, GptTraderError, NotFound, RunFailed
+from gpt_trader.runs import FINAL_STATES
 
 Show = Callable[[Event], None]
 
