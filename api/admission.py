@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from api.principals import Principal
-from gpt_trader.adapters.sources import SOURCES, source
+from gpt_trader.adapters.sources import SOURCES, source, unknown_symbol
 from gpt_trader.errors import NotFound, Problem, Refused, UnknownName
 from gpt_trader.instruments import Instrument
 from gpt_trader.requests import BacktestRequest, DataRequest, Request
@@ -61,12 +61,7 @@ def _check_symbol(request: BacktestRequest, lake: Lake, source_name: str) -> Non
         lake.entry(request.symbol, request.timeframe, snapshot=request.snapshot)
     listed = _listed(source_name)
     if request.symbol not in listed:
-        known = sorted(listed | {symbol for symbol, _ in entries})
-        message = (
-            f"{request.symbol} is neither in the lake nor listed by the source {source_name}; bring it in with: "
-            f"gpt-trader data ingest --source csv --file FILE --symbol {request.symbol}"
-        )
-        raise UnknownName.among("symbol", request.symbol, known, message=message)
+        raise unknown_symbol(request.symbol, source_name, listed | {symbol for symbol, _ in entries})
 
 
 def _check_ingest(request: DataRequest, caller: Principal, source_name: str) -> None:

@@ -9,10 +9,11 @@ from prefect import task
 from prefect.cache_policies import NO_CACHE
 
 from gpt_trader.adapters.sources import source as source_named
+from gpt_trader.adapters.sources import unknown_symbol
 from gpt_trader.bars import Bars
-from gpt_trader.errors import NotEnoughBars, Problem, UnknownName
+from gpt_trader.errors import NotEnoughBars, Problem
 from gpt_trader.requests import BacktestRequest, DataRequest
-from tasks.stores import Stores, stores
+from tasks.stores import stores
 
 if TYPE_CHECKING:
     from prefect.client.schemas.objects import State, TaskRun
@@ -74,7 +75,8 @@ def ensure_bars(request: BacktestRequest) -> None:
     name = request.source or home.settings.default_source
     offered = [i.symbol for i in source_named(name).instruments()] if name != "csv" else []
     if request.symbol not in offered:
-        raise _unknown(home, request, name, offered)
+        stored = (symbol for symbol, timeframe in manifest.entries if timeframe == request.timeframe)
+        raise unknown_symbol(request.symbol, name, [*stored, *offered])
     ingest(request.symbol, DataRequest(symbols=(request.symbol,), source=name, timeframe=request.timeframe))
 
 
@@ -95,14 +97,3 @@ def load_bars(request: BacktestRequest) -> LoadedBars:
             )
         )
     return LoadedBars(whole[:stop].identified(), first, snapshot.id if snapshot else "")
-
-
-def _unknown(home: Stores, request: BacktestRequest, source: str, offered: list[str]) -> UnknownName:
-    stored = [e.symbol for e in home.lake.entries() if e.timeframe == request.timeframe]
-    return UnknownName.among(
-        "symbol",
-        request.symbol,
-        sorted({*stored, *offered}),
-        message=f"{request.symbol} ({request.timeframe}) is neither in the lake nor in source {source}; bring it in "
-        f"with: gpt-trader data ingest --source csv --file FILE --symbol {request.symbol}",
-    )

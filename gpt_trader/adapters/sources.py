@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -46,4 +47,15 @@ def _csv(request: DataRequest | None) -> Source:
         file_instrument(request.symbols[0], request.calendar),
         columns={str(ours): name for ours, name in request.columns.items()},
         timezone=request.timezone,
+    )
+
+
+def unknown_symbol(symbol: str, source_name: str, known: Iterable[str]) -> UnknownName:
+    """Return the error for a symbol that neither the lake nor the source has: what there is, and how to bring more."""
+    return UnknownName.among(
+        "symbol",
+        symbol,
+        sorted(set(known)),
+        message=f"{symbol} is neither in the lake nor listed by the source {source_name}; bring it in with: "
+        f"gpt-trader data ingest --source csv --file FILE --symbol {symbol}",
     )
