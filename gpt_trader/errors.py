@@ -8,6 +8,7 @@
     ├── Conflict                     2    409   same key with another body, or a run in the wrong state
     ├── BadBars                      2    422   rows that break the bars contract
     ├── CorruptLake                  1    500   a stored file is not what the manifest says it is
+    ├── SourceUnavailable            1    502   a vendor of data does not answer, in spite of patience
     ├── RunFailed                    1    500   the run ended Failed, Crashed or Cancelled
     ├── EngineUnreachable            3    503   a part of the engine does not answer
     └── Denied                       4    403   no valid credential, or it may not do this
@@ -155,6 +156,14 @@ class CorruptLake(GptTraderError):
 
     type = "corrupt-lake"
     title = "A stored file is damaged"
+
+
+class SourceUnavailable(GptTraderError):
+    """A vendor of data does not answer, or not now, in spite of patience; what had come in before is kept."""
+
+    type = "source-unavailable"
+    title = "The data source does not answer"
+    http_status = 502
 
 
 class RunFailed(GptTraderError):

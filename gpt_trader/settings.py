@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator
 
 from gpt_trader.validation import validated
 
@@ -39,6 +39,11 @@ class Home:
     def key(self) -> Path:
         """The local API key, mode 0600, written when the engine starts."""
         return self.root / "key"
+
+    @property
+    def credentials(self) -> Path:
+        """Keys of data vendors, mode 0600 (`gpt_trader.credentials`)."""
+        return self.root / "credentials.yaml"
 
     @property
     def engine(self) -> Path:
@@ -112,8 +117,14 @@ class Settings(BaseModel):
     prefect_api_url: str | None = Field(
         default=None, description="A Prefect server elsewhere; default: the engine's own."
     )
-    default_source: Literal["sample", "csv"] = Field(
-        default="sample", description="Where a symbol that the lake lacks is ingested from."
+    default_source: str = Field(
+        default="sample",
+        pattern=r"^(sample|csv|yahoo|alpaca|synthetic|ccxt:[a-z0-9_]+)$",
+        description="Where a symbol that the lake lacks is ingested from: sample, csv, yahoo, alpaca, ccxt:VENUE.",
+    )
+    source_urls: dict[str, str] = Field(
+        default_factory=dict,
+        description='Base URLs of sources that are not the vendor\'s own (a mirror), as {"yahoo": "http://…"}.',
     )
     worker_limit: int = Field(default=4, ge=1, le=256, description="Runs at the same time.")
     worker_poll_seconds: float = Field(
@@ -126,6 +137,17 @@ class Settings(BaseModel):
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         default="info", description="Least severe line that the parts log."
     )
+
+    @field_validator("source_urls", mode="before")
+    @classmethod
+    def _from_the_environment(cls, value: Any) -> Any:  # noqa: ANN401 - whatever was given
+        """Read the JSON that an environment variable holds."""
+        if not isinstance(value, str):
+            return value
+        try:
+            return json.loads(value)
+        except ValueError:
+            raise ValueError('is not a JSON object like {"yahoo": "http://127.0.0.1:9000"}') from None
 
     #: Was the port chosen by the user (then a taken one is an error) or may we take the next free one?
     def chosen(self, name: str) -> bool:
@@ -161,7 +183,7 @@ def read_environment(environ: Mapping[str, str]) -> dict[str, str]:
         for name, value in environ.items()
         if name.startswith(ENV_PREFIX)
         and name.removeprefix(ENV_PREFIX) not in _NOT_SETTINGS
-        and not name.removeprefix(ENV_PREFIX).startswith("TEST_")
+        and not name.removeprefix(ENV_PREFIX).startswith(("TEST_", "CREDENTIAL_"))
     }
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, Final
@@ -13,7 +13,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from gpt_trader.adapters.bar_times import bar_times, known_zone
-from gpt_trader.adapters.base import Moment, listed, within
+from gpt_trader.adapters.base import Moment, Source, listed, offered, within
 from gpt_trader.adapters.table_file import TableFile
 from gpt_trader.bars import Floats, Times
 from gpt_trader.errors import BadBars, UnknownName
@@ -48,7 +48,7 @@ def file_instrument(symbol: str, calendar: str | None) -> Instrument:
     )
 
 
-class CsvSource:
+class CsvSource(Source):
     """One symbol's bars in a file; the columns timestamp, open, high, low, close, volume by default.
 
     `columns` maps our names to the file's; case, spaces and signs do not matter, and `date`, `datetime` or `time`
@@ -75,16 +75,15 @@ class CsvSource:
         """Return the one instrument of the file."""
         return [self._instrument]
 
-    def fetch(
+    def pages(
         self, symbol: str, timeframe: str, start: Moment | None = None, end: Moment | None = None
-    ) -> RawBars:
-        """Return the file's rows in their own order; errors as `Source.fetch`.
+    ) -> Iterator[RawBars]:
+        """Yield the file's rows in their own order, all at once; errors as `Source.pages`.
 
         Raises BadBars too where the rows stand much closer together than `timeframe`.
         """
         listed(self, symbol)
-        if timeframe not in TIMEFRAMES:
-            raise UnknownName.among("timeframe", timeframe, list(TIMEFRAMES))
+        offered(self, timeframe)
         daily = TIMEFRAMES[timeframe] >= timedelta(days=1)
         file = TableFile(self._path)
         names = _columns(self._mapping, file.columns(), self._path)
@@ -95,7 +94,7 @@ class CsvSource:
         if daily:
             times = times.astype("datetime64[D]")
         raw = RawBars(times, *values)
-        return within(raw, start, end, str(self._path))
+        yield within(raw, start, end, str(self._path))
 
     def _piece(self, batch: pa.RecordBatch, names: Mapping[str, str], daily: bool) -> list[NDArray[Any]]:
         """Return times (local ones for daily bars, whose label is the date where they trade), values, factor."""

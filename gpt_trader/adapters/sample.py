@@ -7,6 +7,8 @@ the factor of a bar is adjusted close / close. The series end in February and Ma
 from __future__ import annotations
 
 import gzip
+from collections.abc import Iterator
+from datetime import date
 from decimal import Decimal
 from functools import cache
 from importlib.resources import files
@@ -15,8 +17,8 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from gpt_trader.adapters.base import Moment, listed, within
-from gpt_trader.errors import UnknownName
+from gpt_trader.adapters.base import Moment, Source, listed, offered, within
+from gpt_trader.corporate_actions import CorporateActions
 from gpt_trader.instruments import Instrument
 from gpt_trader.raw_bars import RawBars
 
@@ -27,13 +29,19 @@ _LISTED: Final = (
     ("IBM", "XNYS", "International Business Machines Corp."),
     ("MSFT", "XNAS", "Microsoft Corp."),
 )
-_TIMEFRAMES: Final = ("1d",)
+#: Their splits within the series (public facts; the prices and the adjusted close show each of them). The dividends
+#: are in the adjusted close alone.
+_SPLITS: Final = {
+    "AAPL": {date(2000, 6, 21): 2.0, date(2005, 2, 28): 2.0},
+    "MSFT": {date(2003, 2, 18): 2.0},
+}
 
 
-class SampleSource:
+class SampleSource(Source):
     """The five stocks of the package. Nasdaq keeps the hours and holidays of the NYSE: one calendar for all."""
 
     name = "sample"
+    timeframes = ("1d",)
 
     def instruments(self) -> list[Instrument]:
         """Return the five stocks with the facts of their market."""
@@ -52,15 +60,12 @@ class SampleSource:
             for symbol, venue, name in _LISTED
         ]
 
-    def fetch(
+    def pages(
         self, symbol: str, timeframe: str, start: Moment | None = None, end: Moment | None = None
-    ) -> RawBars:
-        """Return daily bars, labeled by the session's date at 00:00 UTC; errors as `Source.fetch`."""
+    ) -> Iterator[RawBars]:
+        """Yield all daily bars at once, labeled by the session's date at 00:00 UTC; errors as `Source.pages`."""
         wanted = listed(self, symbol).symbol
-        if timeframe not in _TIMEFRAMES:
-            raise UnknownName.among(
-                "timeframe", timeframe, _TIMEFRAMES, hint="source sample has daily bars only"
-            )
+        offered(self, timeframe)
         columns = _columns(wanted)
         close, adjusted = columns["Close"], columns["Adj Close"]
         raw = RawBars(
@@ -72,7 +77,11 @@ class SampleSource:
             columns["Volume"],
             adjusted / close,
         )
-        return within(raw, start, end, f"source sample's {wanted}")
+        yield within(raw, start, end, f"source sample's {wanted}")
+
+    def actions(self, symbol: str) -> CorporateActions:
+        """Return the splits; dividends are in the factors of the bars."""
+        return CorporateActions.of(_SPLITS.get(listed(self, symbol).symbol))
 
 
 @cache

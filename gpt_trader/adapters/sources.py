@@ -1,33 +1,77 @@
-"""Finds a source by its name."""
+"""Finds a source by its name, and gives it what it needs of the engine: an address, a credential, a file."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from gpt_trader.adapters.base import Source
+from gpt_trader.credentials import Credential, credential
 from gpt_trader.errors import Problem, Refused, UnknownName
 
 if TYPE_CHECKING:
     from gpt_trader.requests import DataRequest
+    from gpt_trader.settings import Home, Settings
 
-#: Every source, the default first.
-SOURCES: Final = ("sample", "csv")
+#: Every source, the default first. `ccxt` is followed by a venue: `ccxt:kraken`.
+SOURCES: Final = ("sample", "csv", "yahoo", "alpaca", "ccxt", "synthetic")
 
 
-def source(name: str, request: DataRequest | None = None) -> Source:
-    """Return the source `name`, set up for `request` (csv reads the request's file).
+@dataclass(frozen=True)
+class Access:
+    """What sources need of the engine: base URLs that are not the vendors' own, and how to get a credential."""
 
-    Raises UnknownName with the nearest source, Refused where csv is not told which file and symbol.
+    urls: Mapping[str, str] = field(default_factory=dict)
+    credential: Callable[[str], Credential] = lambda _: {}
+
+    @classmethod
+    def of(cls, settings: Settings, home: Home) -> Access:
+        """Return what the settings and the home's credentials file say."""
+        return cls(settings.source_urls, lambda name: credential(name, home.credentials))
+
+
+def source(name: str, request: DataRequest | None = None, access: Access | None = None) -> Source:
+    """Return the source `name`, set up for `request` (csv reads the request's file, synthetic its options).
+
+    Opens no connection. Raises UnknownName with the nearest source or venue, Refused where csv is not told which
+    file and symbol.
     """
-    if name == "sample":
+    access = access or Access()
+    family, _, venue = name.partition(":")
+    if family not in SOURCES or (venue and family != "ccxt"):
+        raise UnknownName.among("source", name, SOURCES)
+    if family == "sample":
         from gpt_trader.adapters.sample import SampleSource
 
         return SampleSource()
-    if name == "csv":
+    if family == "csv":
         return _csv(request)
-    raise UnknownName.among("source", name, SOURCES)
+    if family == "yahoo":
+        from gpt_trader.adapters.yahoo import YahooSource
+
+        return YahooSource(access.urls.get("yahoo"))
+    if family == "alpaca":
+        from gpt_trader.adapters.alpaca import AlpacaSource
+
+        return AlpacaSource(access.credential("alpaca"), access.urls.get("alpaca"))
+    if family == "ccxt":
+        from gpt_trader.adapters.ccxt import CcxtSource
+
+        return CcxtSource(venue, access.credential(name), access.urls.get(name))
+    from gpt_trader.adapters.synthetic import SyntheticSource
+
+    return SyntheticSource()
+
+
+def known_source(name: str) -> str:
+    """Return the name if it is a source's, without loading its vendor's library; raise UnknownName otherwise."""
+    family, _, venue = name.partition(":")
+    if family not in SOURCES or bool(venue) != (family == "ccxt"):
+        hint = "name the venue too: ccxt:kraken" if family == "ccxt" else ""
+        raise UnknownName.among("source", name, SOURCES, hint=hint)
+    return name
 
 
 def _csv(request: DataRequest | None) -> Source:
