@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from api.principals import Principal
-from gpt_trader.adapters.sources import SOURCES, source, unknown_symbol
+from gpt_trader.adapters.names import SOURCES
+from gpt_trader.adapters.sources import source, unknown_symbol
 from gpt_trader.errors import NotFound, Problem, Refused, UnknownName
 from gpt_trader.instruments import Instrument
 from gpt_trader.requests import BacktestRequest, DataRequest, Request

@@ -14,9 +14,9 @@ import pyarrow as pa
 from api.errors import missing
 from api.series import CSV, csv_bytes
 from gpt_trader.bars import Bars
+from gpt_trader.corporate_actions import Adjustment
 from gpt_trader.errors import UnknownName
 from storage.lake import Lake
-from storage.manifest import Entry
 
 JSON: Final = "application/json"
 ARROW: Final = "application/vnd.apache.arrow.stream"
@@ -24,6 +24,14 @@ MEDIA_TYPES: Final = (JSON, CSV, ARROW)
 COLUMNS: Final = ("open", "high", "low", "close", "volume")
 
 _JSON_OPTIONS: Final = orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_NAIVE_UTC | orjson.OPT_UTC_Z
+
+
+@dataclass(frozen=True)
+class Found:
+    """The snapshot that holds a series, and the hashes of all that its bars depend on: their own and the actions'."""
+
+    snapshot_id: str
+    content: str
 
 
 @dataclass(frozen=True)
@@ -36,41 +44,42 @@ class BarsQuery:
     end: date | None
     as_of: str | None
     limit: int
-    adjusted: bool
+    adjust: Adjustment
 
-    def tag(self, entry: Entry, media_type: str) -> str:
+    def tag(self, found: Found, media_type: str) -> str:
         """Return the entity tag, a hash of what the bars depend on; weak, as the snapshot's id may differ."""
-        what = (entry.logical_hash, self.start, self.end, self.limit, self.adjusted, media_type)
+        what = (found.content, self.start, self.end, self.limit, self.adjust, media_type)
         named = repr((self.symbol, self.timeframe, *map(str, what)))
         return f'W/"{hashlib.sha256(named.encode()).hexdigest()[:32]}"'
 
 
-def read_entry(lake: Lake, query: BarsQuery) -> tuple[Entry, str]:
-    """Return the series' entry and its snapshot's id.
+def find(lake: Lake, query: BarsQuery) -> Found:
+    """Return where the bars are.
 
     Raises:
         NotFound: no such symbol, with the nearest one, or no such snapshot.
         UnknownName: the symbol is not stored in this timeframe.
     """
     snapshot = lake.snapshot(query.as_of)
-    pinned = snapshot.id if snapshot else None
+    snapshot_id = snapshot.id if snapshot else ""
+    manifest = lake.manifest(snapshot_id or None)
     try:
-        lake.instrument(query.symbol, pinned)
+        lake.instrument(query.symbol, snapshot_id or None)
     except UnknownName as unknown:
         raise missing(unknown) from None
-    entry = lake.entry(query.symbol, query.timeframe, snapshot=pinned)
-    assert snapshot is not None  # an empty lake has no entry
-    return entry, snapshot.id
+    entry = lake.entry(query.symbol, query.timeframe, snapshot=snapshot_id or None)
+    actions = manifest.actions.get(entry.symbol)
+    return Found(snapshot_id, entry.logical_hash + (actions.logical_hash if actions else ""))
 
 
-def encode(lake: Lake, query: BarsQuery, snapshot_id: str, media_type: str) -> bytes:
+def encode(lake: Lake, query: BarsQuery, found: Found, media_type: str) -> bytes:
     """Read the bars and return the document in this media type; errors as `Lake.bars`."""
-    stored = lake.bars(query.symbol, query.timeframe, snapshot=snapshot_id, adjusted=query.adjusted)
+    stored = lake.bars(query.symbol, query.timeframe, snapshot=found.snapshot_id, adjust=query.adjust)
     first, stop = stored.between(query.start, query.end)
     inside = stored[first : max(first, stop)]
     chosen = inside[max(len(inside) - query.limit, 0) :]
     if media_type == JSON:
-        return _json(chosen, query, snapshot_id, truncated=len(chosen) < len(inside))
+        return _json(chosen, query, found.snapshot_id, truncated=len(chosen) < len(inside))
     table = pa.table({"time": pa.array(chosen.time, pa.timestamp("us", "UTC")), **_columns(chosen)})
     return csv_bytes(table) if media_type == CSV else _arrow(table)
 
@@ -84,7 +93,7 @@ def _json(bars: Bars, query: BarsQuery, snapshot_id: str, *, truncated: bool) ->
         "symbol": query.symbol,
         "timeframe": query.timeframe,
         "snapshot_id": snapshot_id,
-        "adjusted": query.adjusted,
+        "adjust": query.adjust,
         "bars": len(bars),
         "truncated": truncated,
         "columns": {"time": np.ascontiguousarray(bars.time), **_columns(bars)},

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from datetime import timedelta
 from decimal import Decimal
-from typing import Annotated, Final
+from typing import Annotated, Any, Final
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
@@ -59,6 +60,14 @@ class Instrument(BaseModel):
     fractional: bool = True
     shortable: bool = True
     name: str = ""
+    edited: tuple[str, ...] = Field(
+        default=(), description="Facts that were set by hand: no source overrules them."
+    )
+
+    def updated(self, given: Instrument) -> Instrument:
+        """Return it with the facts that `given` names, but for those that were set by hand."""
+        names = given.model_fields_set - {*self.edited, "edited"}
+        return self.model_copy(update={name: getattr(given, name) for name in names})
 
     def periods_a_year(self, timeframe: str) -> float:
         """Return how many bars of `timeframe` one year of this market has (dimensionless).
@@ -71,3 +80,21 @@ class Instrument(BaseModel):
         if step >= timedelta(days=1):
             return self.bars_a_year
         return self.bars_a_year * self.session_minutes / (step.total_seconds() / 60)
+
+
+def edited(instrument: Instrument, changes: Mapping[str, Any]) -> Instrument:
+    """Return an instrument with facts set by hand; None leaves a fact to the sources again (its value stays).
+
+    Raises UnknownName for no such fact, Refused for a value that a fact cannot have.
+    """
+    from gpt_trader.errors import UnknownName
+    from gpt_trader.validation import validated
+
+    facts = [name for name in Instrument.model_fields if name not in ("symbol", "edited")]
+    for name in changes:
+        if name not in facts:
+            raise UnknownName.among("fact", name, facts)
+    by_hand = (set(instrument.edited) | changes.keys()) - {n for n, value in changes.items() if value is None}
+    values = {name: getattr(instrument, name) for name in Instrument.model_fields}
+    given = {name: value for name, value in changes.items() if value is not None}
+    return validated(Instrument, values | given | {"edited": tuple(sorted(by_hand))})

@@ -16,17 +16,14 @@ import hashlib
 from collections import Counter
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from gpt_trader.bars import OHLC_TOLERANCE, Bars, Floats, Times
+from gpt_trader.bars import OHLC_TOLERANCE, Floats, Times
 from gpt_trader.errors import BadBars
 from gpt_trader.instruments import TIMEFRAMES
-
-if TYPE_CHECKING:
-    from gpt_trader.instruments import Instrument
 
 #: The float columns, in the order in which they are stored and hashed.
 VALUES: Final = ("open", "high", "low", "close", "volume", "factor")
@@ -91,23 +88,6 @@ class RawBars:
             # + 0.0 makes −0.0 a 0.0: equal values must hash alike.
             digest.update((getattr(self, name) + 0.0).astype("<f8", copy=False).tobytes())
         return digest.hexdigest()
-
-    def as_bars(
-        self, instrument: Instrument, timeframe: str, *, adjusted: bool = True, logical_hash: str = ""
-    ) -> Bars:
-        """Return them as Bars, prices multiplied by `factor` unless `adjusted` is off; volume as it is."""
-        scale = self.factor if adjusted else np.ones(1)
-        return Bars(
-            instrument,
-            timeframe,
-            time=self.time,
-            open=self.open * scale,
-            high=self.high * scale,
-            low=self.low * scale,
-            close=self.close * scale,
-            volume=self.volume,
-            logical_hash=logical_hash,
-        )
 
 
 @dataclass(frozen=True, eq=False)

@@ -15,6 +15,7 @@ from typing import Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator
 
+from gpt_trader.adapters.names import source_name
 from gpt_trader.validation import validated
 
 ENV_PREFIX: Final = "GPT_TRADER_"
@@ -119,7 +120,6 @@ class Settings(BaseModel):
     )
     default_source: str = Field(
         default="sample",
-        pattern=r"^(sample|csv|yahoo|alpaca|synthetic|ccxt:[a-z0-9_]+)$",
         description="Where a symbol that the lake lacks is ingested from: sample, csv, yahoo, alpaca, ccxt:VENUE.",
     )
     source_urls: dict[str, str] = Field(
@@ -137,6 +137,11 @@ class Settings(BaseModel):
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         default="info", description="Least severe line that the parts log."
     )
+
+    @field_validator("default_source")
+    @classmethod
+    def _a_source(cls, value: str) -> str:
+        return source_name(value)
 
     @field_validator("source_urls", mode="before")
     @classmethod

@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from datetime import time as clock
@@ -83,7 +84,7 @@ class Catalog:
         """Return the content of a snapshot (None: an empty lake's); raise CorruptLake if it is damaged."""
         if snapshot is None:
             return Manifest()
-        path = self._path(snapshot.id)
+        path = self.path(snapshot.id)
         try:
             version = _version(path)
             known = self._manifests.get((snapshot.id, version))
@@ -99,6 +100,15 @@ class Catalog:
         self._remember(manifest, version)
         return manifest
 
+    def holds(self, snapshot: Snapshot) -> bool:
+        """Return whether the snapshot is in the history as it is on disk now."""
+        return any(known.id == snapshot.id for known in self.snapshots())
+
+    def forget(self, doomed: set[str]) -> None:
+        """Take snapshots out of the history, durably; the newest stays whatever `doomed` says."""
+        kept = [s for s in self.snapshots()[:-1] if s.id not in doomed]
+        self._write_history([*kept, self.snapshots()[-1]])
+
     def commit(self, manifest: Manifest) -> Snapshot:
         """Make `manifest` the current snapshot, durably; until CURRENT is replaced readers see the old one.
 
@@ -110,26 +120,30 @@ class Catalog:
             now = max(now, snapshots[-1].created_at + timedelta(microseconds=1))
         snapshot = Snapshot(manifest.id, now, snapshots[-1].id if snapshots else None)
         write_file(
-            self._path(manifest.id),
+            self.path(manifest.id),
             manifest.to_bytes(),
             temporary=self._temporary,
             crash_point=lambda: crash_point("lake.before_manifest"),
         )
-        self._remember(manifest, _version(self._path(manifest.id)))
+        self._remember(manifest, _version(self.path(manifest.id)))
         crash_point("lake.after_manifest")
         if snapshots and snapshots[-1].id == manifest.id:
             return snapshots[-1]
-        history = [(s.id, s.created_at.isoformat()) for s in (*snapshots, snapshot)]
-        write_file(
-            self._current,
-            seal({"snapshot": snapshot.id, "history": history}),
-            temporary=self._temporary,
-            crash_point=lambda: crash_point("lake.before_current"),
-        )
+        self._write_history([*snapshots, snapshot])
         crash_point("lake.committed")
         return snapshot
 
-    def _path(self, identity: str) -> Path:
+    def _write_history(self, snapshots: Sequence[Snapshot]) -> None:
+        history = [(s.id, s.created_at.isoformat()) for s in snapshots]
+        write_file(
+            self._current,
+            seal({"snapshot": snapshots[-1].id, "history": history}),
+            temporary=self._temporary,
+            crash_point=lambda: crash_point("lake.before_current"),
+        )
+
+    def path(self, identity: str) -> Path:
+        """Return where the content of a snapshot is kept."""
         return self._root / "manifests" / f"{identity}.json"
 
     def _remember(self, manifest: Manifest, version: _FileVersion) -> None:

@@ -2,8 +2,10 @@
 
     CURRENT                              the history of snapshots; replacing it is the commit
     manifests/ID.json                    what a snapshot holds: files with hashes, instruments
-    bars/TIMEFRAME/SYMBOL/PART-HASH.parquet   raw OHLCV and the adjustment factor; never changed once written
+    bars/TIMEFRAME/SYMBOL/PART-HASH.parquet   raw OHLCV and the source's own adjustment ratio; never changed
+    actions/SYMBOL/HASH.parquet          splits and dividends; adjusted views are computed on reading
     quarantine/TIMEFRAME/SYMBOL/HASH.parquet  rows that are no bars, with reasons
+    pins/                                snapshots that somebody is reading (`storage.pins`)
     tmp/, lock                           a writer's unfinished files; one writer at a time
 
 Readers take no lock: they read CURRENT, then a manifest, then files that nobody changes. Every file is checked
@@ -12,60 +14,34 @@ against its sha256 on every read: a flipped bit is otherwise read silently. Path
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
-from datetime import date
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
+from datetime import date, datetime
 from pathlib import Path
-from typing import Final
+from typing import Any, Final, TypeVar
 
+from gpt_trader.adjustments import adjusted
 from gpt_trader.bars import Bars
+from gpt_trader.corporate_actions import Adjustment, CorporateActions
 from gpt_trader.crash_points import crash_point
-from gpt_trader.errors import CorruptLake, NotEnoughBars, Problem, Refused, UnknownName
-from gpt_trader.instruments import TIMEFRAMES, Instrument, valid_symbol
-from gpt_trader.raw_bars import Inspection, RawBars, inspect
+from gpt_trader.errors import CorruptLake, GptTraderError, NotFound, Problem, Refused, UnknownName
+from gpt_trader.instruments import TIMEFRAMES, Instrument, edited, valid_symbol
+from gpt_trader.raw_bars import RawBars, inspect
 from storage.catalog import Catalog, Snapshot
+from storage.collection import BY_COLLECTION, Collected, collect, doomed_now
 from storage.durable import explained, write_lock
-from storage.lake_files import LakeFiles, bar_time
-from storage.manifest import Entry, FileRef, Manifest
-from storage.merge import merge, parts
+from storage.lake_files import LakeFiles
+from storage.lake_writing import Arrival, Ingest, Writing
+from storage.manifest import Entry, Manifest
+from storage.pins import pinned
+
+Found = TypeVar("Found")
 
 LOCK_WAIT_SECONDS: Final = 60.0
 
 #: How a snapshot is named: an id or a prefix of one, a time (the newest then), None for the newest.
 Version = str | date | None
-
-
-@dataclass(frozen=True)
-class Ingest:
-    """What an upsert did to one series, in rows; `snapshot_id` is the snapshot that holds the outcome.
-
-    `remarks` says what was repaired or held back; `repaired` names damaged files that were written anew;
-    `quarantine` is the file with the rows held back.
-    """
-
-    symbol: str
-    timeframe: str
-    source: str
-    snapshot_id: str
-    added: int
-    restated: int
-    unchanged: int
-    quarantined: int
-    reasons: dict[str, int] = field(default_factory=dict)
-    remarks: tuple[str, ...] = ()
-    repaired: tuple[str, ...] = ()
-    quarantine: Path | None = None
-
-
-@dataclass(frozen=True)
-class _Parts:
-    """The files of a series after a merge, and the row counts that go into `Ingest`."""
-
-    files: tuple[FileRef, ...]
-    added: int = 0
-    restated: int = 0
-    unchanged: int = 0
-    repaired: tuple[str, ...] = ()
 
 
 class Lake:
@@ -91,7 +67,7 @@ class Lake:
 
     def manifest(self, snapshot: Version = None) -> Manifest:
         """Return the content of a snapshot; an empty lake has an empty one."""
-        return self._catalog.manifest(self._catalog.resolve(snapshot))
+        return self._read(snapshot, lambda manifest: manifest)
 
     def entries(self, snapshot: Version = None) -> list[Entry]:
         """Return every series, in order of symbol and timeframe."""
@@ -113,21 +89,58 @@ class Lake:
 
     def raw_bars(self, symbol: str, timeframe: str = "1d", *, snapshot: Version = None) -> RawBars:
         """Return one series as its source gave it, with adjustment factors; errors as `bars`."""
-        return self._read(self.entry(symbol, timeframe, snapshot=snapshot))
+        return self._read(snapshot, lambda manifest: self._rows(_entry(manifest, symbol, timeframe)))
 
     def bars(
-        self, symbol: str, timeframe: str = "1d", *, snapshot: Version = None, adjusted: bool = True
+        self,
+        symbol: str,
+        timeframe: str = "1d",
+        *,
+        snapshot: Version = None,
+        adjust: Adjustment = "all",
+        known_at: date | None = None,
     ) -> Bars:
-        """Return one series, prices adjusted (raw price × factor) unless `adjusted` is off.
+        """Return one series in an adjusted view, computed here from raw bars and corporate actions.
 
-        `logical_hash` is that of the series as stored. Raises UnknownName (no such symbol, or not in this
-        timeframe), NotFound (no such snapshot), CorruptLake (a file is not what the manifest says).
+        `adjust` and `known_at` as `gpt_trader.adjustments.factors`. `logical_hash` is that of the series as stored.
+        Raises UnknownName (no such symbol, or not in this timeframe), NotFound (no such snapshot), CorruptLake (a
+        file is not what the manifest says), Refused (a view that cannot be computed).
         """
-        manifest = self.manifest(snapshot)
-        entry = _entry(manifest, symbol, timeframe)
-        return self._read(entry).as_bars(
-            manifest.instruments[entry.symbol], timeframe, adjusted=adjusted, logical_hash=entry.logical_hash
-        )
+
+        def read(manifest: Manifest) -> Bars:
+            entry = _entry(manifest, symbol, timeframe)
+            return adjusted(
+                self._rows(entry),
+                manifest.instruments[entry.symbol],
+                timeframe,
+                actions=self._actions(manifest, entry.symbol),
+                how=adjust,
+                known_at=known_at,
+                logical_hash=entry.logical_hash,
+            )
+
+        return self._read(snapshot, read)
+
+    def actions(self, symbol: str, *, snapshot: Version = None) -> CorporateActions | None:
+        """Return splits and dividends; None where no source of the symbol knows of such. Errors as `bars`."""
+        return self._read(snapshot, lambda m: self._actions(m, _instrument(m, symbol).symbol))
+
+    @contextmanager
+    def pinned(self, wanted: Version = None) -> Iterator[Snapshot | None]:
+        """Resolve a snapshot and keep collection away from it until the end of the block; None for an empty lake.
+
+        For whoever reads long, or will write down later that it read just this. Errors as `snapshot`.
+        """
+        with ExitStack() as stack:
+            while (found := self._catalog.resolve(wanted)) is not None:
+                stack.enter_context(pinned(self.root / "pins", found.id))
+                doomed = found.id in doomed_now(self.root)
+                if self._catalog.holds(found) and not doomed:
+                    break
+                stack.close()  # it was collected between the two: what is wanted may be another one now
+                if doomed and wanted is not None:
+                    raise NotFound(f"snapshot {found.id[:12]} has just been collected: {BY_COLLECTION}")
+            yield found
 
     def verified_paths(self, entries: Sequence[Entry]) -> list[Path]:
         """Return the files of the series for a reader of its own (SQL), each checked against its sha256.
@@ -136,99 +149,116 @@ class Lake:
         """
         return [self._files.verified_path(entry, file) for entry in entries for file in entry.files]
 
-    def upsert(self, instrument: Instrument, timeframe: str, raw: RawBars, *, source: str) -> Ingest:
+    def upsert(
+        self,
+        instrument: Instrument,
+        timeframe: str,
+        raw: RawBars,
+        *,
+        source: str,
+        actions: CorporateActions | None = None,
+    ) -> Ingest:
         """Merge bars into a series (a new row wins over a stored one) and commit a new snapshot.
 
         Rows that break the bars contract are kept apart, with their reasons (`gpt_trader.raw_bars`). Nothing is
-        committed when nothing changes. Facts of the instrument that `instrument` names win, others stay as they are.
-        Safe against a crash at any moment and against other writers: they wait for each other.
+        committed when nothing changes. Facts of the instrument that `instrument` names win over stored ones, but for
+        those set by hand; others stay as they are. Safe against a crash at any moment and against other writers: they
+        wait for each other.
 
         Raises BadBars (no row is usable), NotEnoughBars (no row at all, and none stored), Conflict (another writer
         does not end), CorruptLake (the stored part is damaged and `raw` does not cover it), GptTraderError (the
         disk is full or refuses); the current snapshot stays as it was.
         """
-        _checked(instrument.symbol, timeframe)
-        inspection = inspect(raw, timeframe)
+        checked(instrument.symbol, timeframe)
+        arrival = Arrival(instrument, timeframe, inspect(raw, timeframe), source, actions)
+        outcome = self.upsert_many([arrival])[0]
+        if isinstance(outcome, GptTraderError):
+            raise outcome
+        return outcome
+
+    def upsert_many(self, arrivals: Sequence[Arrival]) -> list[Ingest | GptTraderError]:
+        """Merge several arrivals and commit them as one snapshot; return what happened to each, in order.
+
+        An arrival that cannot be merged (CorruptLake, NotEnoughBars) is an error in the list and keeps nobody else
+        back. Raises Conflict and GptTraderError as `upsert`; nothing of any arrival is committed then.
+        """
+        for arrival in arrivals:
+            checked(arrival.instrument.symbol, arrival.timeframe)
+        with self._locked():
+            writing = Writing(self._files, self.manifest())
+            writing.put(arrivals)
+            identity = self._commit(writing.manifest).id if len(writing.manifest.entries) else ""
+        return [
+            replace(outcome, snapshot_id=identity) if isinstance(outcome, Ingest) else outcome
+            for outcome in writing.outcomes
+        ]
+
+    def edit_instrument(self, symbol: str, changes: Mapping[str, Any]) -> Instrument:
+        """Set facts of a stored instrument by hand: no source overrules them from now on. None takes one back.
+
+        Raises UnknownName (no such symbol or fact), Refused (a value that a fact cannot have); otherwise as `upsert`.
+        """
+        with self._locked():
+            manifest = self.manifest()
+            updated = edited(_instrument(manifest, symbol), changes)
+            self._commit(manifest.with_instrument(updated))
+        return updated
+
+    def replace_actions(self, symbol: str, actions: CorporateActions) -> None:
+        """Put these splits and dividends in the place of all that is stored of them; errors as `edit_instrument`."""
+        with self._locked():
+            manifest = self.manifest()
+            wanted = _instrument(manifest, symbol).symbol
+            self._commit(manifest.with_actions(wanted, self._files.write_actions(wanted, actions)))
+
+    def collect(
+        self, before: datetime, pinned_by_runs: Callable[[], set[str]], *, trial: bool = False
+    ) -> Collected:
+        """Remove snapshots that were superseded before a time, and the files that no other one needs.
+
+        Kept: the newest snapshot, every one that somebody reads, and those of `pinned_by_runs` (asked after the
+        readers' pins were read: a run that ends in between is in one of the two). `trial` removes nothing.
+        """
+        with self._locked():
+            return collect(self.root, self._catalog, before, pinned_by_runs, trial=trial)
+
+    @contextmanager
+    def _locked(self) -> Iterator[None]:
         lock = self.root / "lock"
         with explained("bars", self.root), write_lock(lock, wait_seconds=self._lock_wait_seconds):
             crash_point("lake.locked")
             self._files.clear_unfinished()
-            return self._upsert(instrument, timeframe, inspection, source)
+            yield
 
-    def _upsert(self, instrument: Instrument, timeframe: str, found: Inspection, source: str) -> Ingest:
-        symbol = instrument.symbol
-        manifest = self.manifest()
-        stored = manifest.entries.get((symbol, timeframe))
-        if stored is None and not len(found.clean):
-            raise NotEnoughBars(f"source {source} gave no bars of {symbol} {timeframe}")
-        quarantine = None
-        if len(found.quarantined):
-            quarantine = self._files.write_quarantine(symbol, timeframe, found.quarantined)
-        crash_point("lake.after_quarantine")
-        merged = self._merged(symbol, timeframe, found.clean, stored)
-        crash_point("lake.after_files")
-        changed = stored is None or merged.files != stored.files
-        entry = Entry(symbol, timeframe, source, merged.files) if changed or stored is None else stored
-        updated = manifest.with_series(entry, _facts(manifest.instruments.get(symbol), instrument))
+    def _commit(self, updated: Manifest) -> Snapshot:
+        """Commit what changed and return the snapshot that holds it; the current one if nothing did."""
         snapshot = self.current()
-        if snapshot is None or changed or updated.id != snapshot.id:
+        if snapshot is None or updated != self.manifest():
             snapshot = self._catalog.commit(updated)
-        return Ingest(
-            symbol,
-            timeframe,
-            source,
-            snapshot.id,
-            merged.added,
-            merged.restated,
-            merged.unchanged,
-            len(found.quarantined),
-            found.quarantined.counts(),
-            tuple(found.remarks()),
-            merged.repaired,
-            quarantine,
-        )
+        return snapshot
 
-    def _merged(self, symbol: str, timeframe: str, new: RawBars, stored: Entry | None) -> _Parts:
-        """Merge part by part and write the files that change; parts without new rows are not even read."""
-        files = {file.part: file for file in stored.files} if stored else {}
-        done = _Parts(())
-        for part, rows in parts(new, timeframe):
-            before = files.get(part)
-            kept, repaired = (
-                self._kept(stored, before, rows) if stored and before else (RawBars.empty(), False)
-            )
-            merged = merge(kept, rows)
-            logical_hash = merged.rows.logical_hash
-            same = before is not None and logical_hash == before.logical_hash
-            if before is None or repaired or not same:
-                files[part] = self._files.write_bars(symbol, timeframe, part, merged.rows, logical_hash)
-            done = replace(
-                done,
-                added=done.added + (0 if repaired else merged.added),
-                restated=done.restated + (len(rows) if repaired and not same else merged.restated),
-                unchanged=done.unchanged + (len(rows) if repaired and same else merged.unchanged),
-                repaired=(*done.repaired, before.path) if repaired and before else done.repaired,
-            )
-        return replace(done, files=tuple(files[part] for part in sorted(files)))
+    def _read(self, wanted: Version, read: Callable[[Manifest], Found]) -> Found:
+        """Return what `read` finds in a snapshot, and look again if it was collected meanwhile."""
+        while True:
+            snapshot = self._catalog.resolve(wanted)
+            try:
+                return read(self._catalog.manifest(snapshot))
+            except CorruptLake:
+                if snapshot is None or self._catalog.holds(snapshot):
+                    raise
 
-    def _kept(self, entry: Entry, file: FileRef, new: RawBars) -> tuple[RawBars, bool]:
-        """Return the stored rows of a part; none, and True, if they are damaged and the new ones cover them."""
-        try:
-            return self._files.read(entry, file), False
-        except CorruptLake:
-            covers = bar_time(new.time[0]) <= file.first and bar_time(new.time[-1]) >= file.last
-            if covers and len(new) >= file.rows:
-                return RawBars.empty(), True
-            raise
+    def _actions(self, manifest: Manifest, symbol: str) -> CorporateActions | None:
+        file = manifest.actions.get(symbol)
+        return None if file is None else self._files.read_actions(symbol, file)
 
-    def _read(self, entry: Entry) -> RawBars:
+    def _rows(self, entry: Entry) -> RawBars:
         rows = self._files.read(entry, entry.files[0])
         for file in entry.files[1:]:
             rows = RawBars.joined(rows, self._files.read(entry, file))
         return rows
 
 
-def _checked(symbol: str, timeframe: str) -> str:
+def checked(symbol: str, timeframe: str) -> str:
     """Return the symbol as an id; raise Refused before anything of it reaches a path."""
     if timeframe not in TIMEFRAMES:
         raise UnknownName.among("timeframe", timeframe, list(TIMEFRAMES))
@@ -239,14 +269,14 @@ def _checked(symbol: str, timeframe: str) -> str:
 
 
 def _instrument(manifest: Manifest, symbol: str) -> Instrument:
-    known = manifest.instruments.get(_checked(symbol, "1d"))
+    known = manifest.instruments.get(checked(symbol, "1d"))
     if known is None:
         raise _unknown(manifest, symbol)
     return known
 
 
 def _entry(manifest: Manifest, symbol: str, timeframe: str) -> Entry:
-    wanted = _checked(symbol, timeframe)
+    wanted = checked(symbol, timeframe)
     entry = manifest.entries.get((wanted, timeframe))
     if entry is not None:
         return entry
@@ -267,9 +297,3 @@ def _unknown(manifest: Manifest, symbol: str) -> UnknownName:
     return UnknownName.among(
         "symbol", symbol, sorted(manifest.instruments), message=f"{symbol} is not in the lake; {hint}"
     )
-
-
-def _facts(stored: Instrument | None, given: Instrument) -> Instrument:
-    if stored is None:
-        return given
-    return stored.model_copy(update={name: getattr(given, name) for name in given.model_fields_set})

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 
+from gpt_trader.corporate_actions import CorporateActions
 from gpt_trader.crash_points import crash_point
 from gpt_trader.errors import CorruptLake
 from gpt_trader.raw_bars import Quarantine, RawBars
 from storage.durable import write_file
 from storage.manifest import Entry, FileRef
-from storage.parquet import decode_bars, encode_bars, encode_quarantine
+from storage.parquet import decode_actions, decode_bars, encode_actions, encode_bars, encode_quarantine
 
 
 class LakeFiles:
@@ -38,7 +40,7 @@ class LakeFiles:
         try:
             state = path.stat()
         except OSError as error:
-            raise _unreadable(path, entry, error) from error
+            raise _damaged(path, entry, _reason(error)) from error
         seen = (file.sha256, state.st_ino, state.st_size, state.st_mtime_ns)
         if self._verified.get(file.path) != seen:
             self._content(entry, file)
@@ -53,6 +55,21 @@ class LakeFiles:
         self._put(path, content)
         first, last = bar_time(rows.time[0]), bar_time(rows.time[-1])
         return FileRef(part, path, sha256, logical_hash, len(rows), first, last, len(content))
+
+    def read_actions(self, symbol: str, file: FileRef) -> CorporateActions:
+        """Return the corporate actions of one file; raise CorruptLake if it is not what the manifest says."""
+        return decode_actions(
+            self._checked(file, lambda what: _damaged_actions(self._root / file.path, symbol, what))
+        )
+
+    def write_actions(self, symbol: str, actions: CorporateActions) -> FileRef:
+        """Write corporate actions to a file named by its content, and return how the manifest names it."""
+        content = encode_actions(actions)
+        sha256 = hashlib.sha256(content).hexdigest()
+        path = f"actions/{symbol}/{sha256[:24]}.parquet"
+        self._put(path, content)
+        days = (str(actions.ex_date[0]), str(actions.ex_date[-1])) if len(actions) else ("", "")
+        return FileRef("actions", path, sha256, actions.logical_hash, len(actions), *days, len(content))
 
     def write_quarantine(self, symbol: str, timeframe: str, quarantined: Quarantine) -> Path:
         """Write rows that are no bars to a file named by its content."""
@@ -80,13 +97,16 @@ class LakeFiles:
         return target
 
     def _content(self, entry: Entry, file: FileRef) -> bytes:
-        path = self._root / file.path
+        return self._checked(file, lambda what: _damaged(self._root / file.path, entry, what))
+
+    def _checked(self, file: FileRef, damaged: Callable[[str], CorruptLake]) -> bytes:
+        """Return a file's bytes; raise `damaged` with what is wrong if they are not those that the manifest names."""
         try:
-            content = path.read_bytes()
+            content = (self._root / file.path).read_bytes()
         except OSError as error:
-            raise _unreadable(path, entry, error) from error
+            raise damaged(_reason(error)) from error
         if hashlib.sha256(content).hexdigest() != file.sha256:
-            raise _damaged(path, entry, "is damaged: its sha256 is not the one in the manifest")
+            raise damaged("is damaged: its sha256 is not the one in the manifest")
         return content
 
 
@@ -96,9 +116,15 @@ def bar_time(time: np.datetime64) -> str:
     return f"{np.datetime_as_string(time, unit='s' if whole else 'us')}Z"
 
 
-def _unreadable(path: Path, entry: Entry, error: OSError) -> CorruptLake:
-    missing = isinstance(error, FileNotFoundError)
-    return _damaged(path, entry, "is missing" if missing else f"cannot be read ({error.strerror})")
+def _reason(error: OSError) -> str:
+    return "is missing" if isinstance(error, FileNotFoundError) else f"cannot be read ({error.strerror})"
+
+
+def _damaged_actions(path: Path, symbol: str, what: str) -> CorruptLake:
+    return CorruptLake(
+        f"{path} {what}. It holds the splits and dividends of {symbol}; restore it from a backup, or give them anew: "
+        f"gpt-trader data actions {symbol} --file FILE"
+    )
 
 
 def _damaged(path: Path, entry: Entry, what: str) -> CorruptLake:

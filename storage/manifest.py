@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, Final
 
@@ -18,7 +18,9 @@ import orjson
 from gpt_trader.errors import CorruptLake
 from gpt_trader.instruments import Instrument
 
-SCHEMA_VERSION: Final = 1
+#: 2 added corporate actions, the origins of bars, and the facts of an instrument that were set by hand.
+SCHEMA_VERSION: Final = 2
+_READ: Final = frozenset({1, 2})
 _PATH: Final = re.compile(r"[0-9A-Za-z][\w.\-=^]*(/[0-9A-Za-z][\w.\-=^]*)*")
 
 
@@ -41,13 +43,23 @@ class FileRef:
 
 
 @dataclass(frozen=True)
+class Origin:
+    """Where a span of bars came from: bar times, UTC ISO 8601, both inclusive. Of several spans the last one counts."""
+
+    source: str
+    first: str
+    last: str
+
+
+@dataclass(frozen=True)
 class Entry:
-    """One series: the files that hold it, oldest first, and the source of its latest change."""
+    """One series: the files that hold it, oldest first, and where its bars came from, the latest change last."""
 
     symbol: str
     timeframe: str
     source: str
     files: tuple[FileRef, ...]
+    origins: tuple[Origin, ...] = ()
 
     @cached_property
     def logical_hash(self) -> str:
@@ -77,31 +89,51 @@ class Entry:
 
 @dataclass(frozen=True)
 class Manifest:
-    """The content of one snapshot: series by (symbol, timeframe), instruments by symbol."""
+    """The content of one snapshot: series by (symbol, timeframe), instruments and files of corporate actions by symbol.
+
+    A symbol without a file of actions is one whose sources know nothing of such; a file without rows says "none".
+    """
 
     entries: Mapping[tuple[str, str], Entry] = field(default_factory=dict)
     instruments: Mapping[str, Instrument] = field(default_factory=dict)
+    actions: Mapping[str, FileRef] = field(default_factory=dict)
 
     @cached_property
     def id(self) -> str:
         """Snapshot id: the first 32 hex digits of a sha256 over instruments and logical hashes."""
-        content = {
+        content: dict[str, Any] = {
             "entries": {f"{s}/{t}": entry.logical_hash for (s, t), entry in self.entries.items()},
             "instruments": self._facts,
         }
+        if self.actions:  # left out while there are none: ids of the first schema version stay what they were
+            content["actions"] = {symbol: file.logical_hash for symbol, file in self.actions.items()}
         return hashlib.sha256(orjson.dumps(content, option=orjson.OPT_SORT_KEYS)).hexdigest()[:32]
 
     @cached_property
     def _facts(self) -> dict[str, Any]:
         """The instruments as JSON-ready values, in order of symbol."""
-        return {s: self.instruments[s].model_dump(mode="json") for s in sorted(self.instruments)}
+        return {s: facts_of(self.instruments[s]) for s in sorted(self.instruments)}
 
     def with_series(self, entry: Entry, instrument: Instrument) -> Manifest:
         """Return the manifest with one series put in or replaced."""
-        return Manifest(
-            {**self.entries, (entry.symbol, entry.timeframe): entry},
-            {**self.instruments, instrument.symbol: instrument},
+        return replace(
+            self,
+            entries={**self.entries, (entry.symbol, entry.timeframe): entry},
+            instruments={**self.instruments, instrument.symbol: instrument},
         )
+
+    def with_instrument(self, instrument: Instrument) -> Manifest:
+        """Return the manifest with an instrument's facts replaced."""
+        return replace(self, instruments={**self.instruments, instrument.symbol: instrument})
+
+    def with_actions(self, symbol: str, file: FileRef) -> Manifest:
+        """Return the manifest with an instrument's corporate actions replaced."""
+        return replace(self, actions={**self.actions, symbol: file})
+
+    def paths(self) -> set[str]:
+        """Return every file that the snapshot needs, relative to the lake."""
+        files = [file for entry in self.entries.values() for file in entry.files]
+        return {file.path for file in (*files, *self.actions.values())}
 
     def to_bytes(self) -> bytes:
         """Return the manifest as sealed JSON, series and instruments in order of name."""
@@ -112,13 +144,14 @@ class Manifest:
                 "timeframe": entry.timeframe,
                 "source": entry.source,
                 "logical_hash": entry.logical_hash,
-                "files": [
-                    vars(file) for file in entry.files
-                ],  # asdict copies deeply: most of a commit's time
+                # asdict copies deeply: most of a commit's time
+                "files": [vars(file) for file in entry.files],
+                "origins": [vars(origin) for origin in entry.origins],
             }
             for entry in series
         ]
-        return seal({"snapshot": self.id, "entries": rows, "instruments": self._facts})
+        actions = {symbol: vars(self.actions[symbol]) for symbol in sorted(self.actions)}
+        return seal({"snapshot": self.id, "entries": rows, "instruments": self._facts, "actions": actions})
 
     @classmethod
     def from_bytes(cls, content: bytes, where: str) -> Manifest:
@@ -126,13 +159,29 @@ class Manifest:
         values = unseal(content, where)
         entries = {}
         for row in values["entries"]:
-            files = tuple(FileRef(**file) for file in row["files"])
-            if not files or not all(_PATH.fullmatch(file.path) for file in files):
-                raise CorruptLake(f"{where} names a file outside of the lake: it is not a manifest of ours")
-            entry = Entry(row["symbol"], row["timeframe"], row["source"], files)
+            files = tuple(_file(file, where) for file in row["files"])
+            if not files:
+                raise CorruptLake(f"{where} has a series without a file: it is not a manifest of ours")
+            origins = tuple(Origin(**origin) for origin in row.get("origins", ())) or (
+                Origin(row["source"], files[0].first, files[-1].last),
+            )
+            entry = Entry(row["symbol"], row["timeframe"], row["source"], files, origins)
             entries[entry.symbol, entry.timeframe] = entry
         instruments = {s: Instrument.model_validate(i) for s, i in values["instruments"].items()}
-        return cls(entries, instruments)
+        actions = {s: _file(file, where) for s, file in values.get("actions", {}).items()}
+        return cls(entries, instruments, actions)
+
+
+def facts_of(instrument: Instrument) -> dict[str, Any]:
+    """Return an instrument JSON-ready; what was set by hand is named only where something was."""
+    return instrument.model_dump(mode="json", exclude=None if instrument.edited else {"edited"})
+
+
+def _file(values: dict[str, Any], where: str) -> FileRef:
+    file = FileRef(**values)
+    if not _PATH.fullmatch(file.path):
+        raise CorruptLake(f"{where} names a file outside of the lake: it is not a manifest of ours")
+    return file
 
 
 def seal(values: dict[str, Any]) -> bytes:
@@ -153,9 +202,9 @@ def unseal(content: bytes, where: str) -> dict[str, Any]:
     if claimed != _checksum(body):
         raise CorruptLake(f"{where} is damaged: its checksum does not match. {_RESTORE}")
     version = body["schema_version"]
-    if version != SCHEMA_VERSION:
+    if version not in _READ:
         raise CorruptLake(
-            f"{where} has schema version {version}; this program reads {SCHEMA_VERSION}: use the gpt-trader that "
+            f"{where} has schema version {version}; this program reads 1 to {SCHEMA_VERSION}: use the gpt-trader that "
             "wrote it, or a newer one"
         )
     return body

@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from gpt_trader.corporate_actions import CorporateActions
 from gpt_trader.raw_bars import VALUES, Quarantine, RawBars
 
 _COLUMNS: Final = ["time", *VALUES]
@@ -40,6 +41,21 @@ def decode_bars(content: bytes) -> RawBars:
     return RawBars(time, *(_numpy(table.column(name), np.float64) for name in VALUES))
 
 
+def encode_actions(actions: CorporateActions) -> bytes:
+    """Return a Parquet file of splits and dividends."""
+    days = _arrow(actions.ex_date.astype("datetime64[D]").astype(np.int32), pa.date32())
+    columns = {name: _arrow(getattr(actions, name), pa.float64()) for name in ("split", "dividend")}
+    return _written(pa.table({"ex_date": days, **columns}), dictionary=[])
+
+
+def decode_actions(content: bytes) -> CorporateActions:
+    """Return the actions of a file that `encode_actions` wrote; raise pyarrow's errors for anything else."""
+    with pq.ParquetFile(pa.BufferReader(content)) as file:
+        table = file.read(use_threads=False)
+    days = _numpy(table.column("ex_date"), np.int32).astype("datetime64[D]")
+    return CorporateActions(days, *(_numpy(table.column(name), np.float64) for name in ("split", "dividend")))
+
+
 def encode_quarantine(quarantined: Quarantine) -> bytes:
     """Return a Parquet file of the rows held back: their place in the source's input, values and reason."""
     reasons = pa.array(quarantined.reason, pa.string()).dictionary_encode()
@@ -61,7 +77,9 @@ def _arrow(values: NDArray[Any], kind: pa.DataType) -> pa.Array:
 def _numpy(column: pa.ChunkedArray, kind: type[np.generic]) -> NDArray[Any]:
     """Return a column without nulls as numpy, without a copy where it is one chunk."""
     pieces = [
-        np.frombuffer(chunk.buffers()[1], kind, count=len(chunk), offset=chunk.offset * 8)
+        np.frombuffer(
+            chunk.buffers()[1], kind, count=len(chunk), offset=chunk.offset * np.dtype(kind).itemsize
+        )
         for chunk in column.chunks
     ]
     return pieces[0] if len(pieces) == 1 else np.concatenate([np.empty(0, kind), *pieces])

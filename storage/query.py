@@ -37,6 +37,7 @@ _TYPES: Final = {
     "session_minutes": pa.float64(),
     "fractional": pa.bool_(),
     "shortable": pa.bool_(),
+    "edited": pa.list_(pa.string()),
 }
 
 #: Set in this order on every connection; the last one makes them final.

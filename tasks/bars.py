@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from prefect.client.schemas.objects import State, TaskRun
     from prefect.tasks import Task
 
-    from storage.lake import Ingest
+    from storage.lake_writing import Ingest
 
 
 @dataclass(frozen=True)

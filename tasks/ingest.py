@@ -16,7 +16,7 @@ from tasks.run import CurrentRun
 from tasks.stores import stores
 
 if TYPE_CHECKING:
-    from storage.lake import Ingest
+    from storage.lake_writing import Ingest
 
 
 @task(name="save run", cache_policy=NO_CACHE)

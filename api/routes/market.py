@@ -10,12 +10,13 @@ from fastapi import APIRouter, Depends, Header, Query, Response
 from pydantic import BaseModel
 
 from api.admission import listed_instruments
-from api.bars_document import MEDIA_TYPES, BarsQuery, encode, read_entry
+from api.bars_document import MEDIA_TYPES, BarsQuery, encode, find
 from api.context import Context
 from api.dependencies import Parts, Reader, SymbolPath
 from api.errors import declared
 from api.models import Listing
 from api.negotiation import chosen_media_type, has_current
+from gpt_trader.corporate_actions import Adjustment
 from gpt_trader.errors import Problem, Refused, UnknownName
 from gpt_trader.instruments import TIMEFRAMES
 
@@ -60,7 +61,7 @@ class BarsDocument(BaseModel):
     symbol: str
     timeframe: str
     snapshot_id: str
-    adjusted: bool
+    adjust: Adjustment
     bars: int
     truncated: bool
     columns: BarColumns
@@ -76,14 +77,16 @@ async def bars_query(
         str | None, Query(max_length=64, description="A snapshot's id, or a time: the newest then.")
     ] = None,
     limit: Annotated[int, Query(ge=1, le=100_000, description="The newest so many of them.")] = 1000,
-    adjusted: Annotated[bool, Query(description="For splits and dividends.")] = True,
+    adjust: Annotated[
+        Adjustment, Query(description="For splits and dividends, for splits alone, or as printed.")
+    ] = "all",
 ) -> BarsQuery:
     """Return the query's parameters, checked."""
     if timeframe not in TIMEFRAMES:
         raise UnknownName.among("timeframe", timeframe, list(TIMEFRAMES))
     if start is not None and end is not None and start > end:
         raise Refused.of(Problem("start", str(start), f"is after end {end}", allowed="start ≤ end"))
-    return BarsQuery(symbol, timeframe, start, end, as_of, limit, adjusted)
+    return BarsQuery(symbol, timeframe, start, end, as_of, limit, adjust)
 
 
 @router.get("/symbols", summary="List the symbols", responses=declared(401, 403, 500))
@@ -111,12 +114,12 @@ async def show_bars(
 ) -> Response:
     """Return JSON, CSV or an Arrow stream by `Accept`; the entity tag changes only when the bars do."""
     media_type = chosen_media_type(accept, MEDIA_TYPES)
-    entry, snapshot_id = await asyncio.to_thread(read_entry, context.lake, query)
-    tag = query.tag(entry, media_type)
+    found = await asyncio.to_thread(find, context.lake, query)
+    tag = query.tag(found, media_type)
     headers = {"ETag": tag, "Vary": "Accept", "Cache-Control": "private, no-cache"}
     if has_current(if_none_match, tag):
         return Response(status_code=304, headers=headers)
-    content = await asyncio.to_thread(encode, context.lake, query, snapshot_id, media_type)
+    content = await asyncio.to_thread(encode, context.lake, query, found, media_type)
     return Response(content, media_type=media_type, headers=headers)
 
 

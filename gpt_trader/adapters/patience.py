@@ -61,7 +61,7 @@ class Patience:
         if retry_after is not None:
             return retry_after
         ceiling = min(self.first_wait * 2 ** (attempt - 1), self.longest_wait)
-        return ceiling * random.uniform(0.5, 1.0)  # noqa: S311 - spreads callers, hides nothing
+        return float(ceiling * random.uniform(0.5, 1.0))  # noqa: S311 - spreads callers, hides nothing
 
 
 @dataclass

@@ -5,18 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from gpt_trader.adapters.base import Source
+from gpt_trader.adapters.names import SOURCES
 from gpt_trader.credentials import Credential, credential
 from gpt_trader.errors import Problem, Refused, UnknownName
 
 if TYPE_CHECKING:
     from gpt_trader.requests import DataRequest
     from gpt_trader.settings import Home, Settings
-
-#: Every source, the default first. `ccxt` is followed by a venue: `ccxt:kraken`.
-SOURCES: Final = ("sample", "csv", "yahoo", "alpaca", "ccxt", "synthetic")
 
 
 @dataclass(frozen=True)
@@ -63,15 +61,6 @@ def source(name: str, request: DataRequest | None = None, access: Access | None 
     from gpt_trader.adapters.synthetic import SyntheticSource
 
     return SyntheticSource()
-
-
-def known_source(name: str) -> str:
-    """Return the name if it is a source's, without loading its vendor's library; raise UnknownName otherwise."""
-    family, _, venue = name.partition(":")
-    if family not in SOURCES or bool(venue) != (family == "ccxt"):
-        hint = "name the venue too: ccxt:kraken" if family == "ccxt" else ""
-        raise UnknownName.among("source", name, SOURCES, hint=hint)
-    return name
 
 
 def _csv(request: DataRequest | None) -> Source:

@@ -29,7 +29,7 @@ def test_bars_are_columns_of_one_length_with_utc_times(engine_api: Engine) -> No
     assert columns["close"][:3] == [50.0, 50.5, 51.0]  # adjusted by 0.5
     assert document["symbol"] == "ACME"
     assert document["truncated"] is False
-    raw = engine_api.http.get("/market/bars/ACME", params={"adjusted": False}).json()
+    raw = engine_api.http.get("/market/bars/ACME", params={"adjust": "none"}).json()
     assert raw["columns"]["close"][:3] == [100.0, 101.0, 102.0]
 
 
@@ -71,7 +71,7 @@ def test_the_entity_tag_saves_the_second_answer(engine_api: Engine) -> None:
     assert again.status_code == 304
     assert again.content == b""
     assert again.headers["etag"] == tag
-    others: list[dict[str, object]] = [{"limit": 11}, {"limit": 10, "adjusted": False}, {}]
+    others: list[dict[str, object]] = [{"limit": 11}, {"limit": 10, "adjust": "none"}, {}]
     for query in others:
         answer = engine_api.http.get("/market/bars/ACME", params=query, headers={"If-None-Match": tag})
         assert answer.status_code == 200

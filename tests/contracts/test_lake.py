@@ -35,7 +35,7 @@ def test_what_goes_in_comes_out_bit_for_bit(lake: Lake):
     bars = lake.bars("aapl")
     assert bars.instrument == AAPL
     assert bars.close.tolist() == (raw.close * raw.factor).tolist()
-    assert lake.bars("AAPL", adjusted=False).close.tolist() == raw.close.tolist()
+    assert lake.bars("AAPL", adjust="none").close.tolist() == raw.close.tolist()
     assert bars.logical_hash == lake.entry("AAPL").logical_hash
 
 
@@ -263,10 +263,10 @@ def test_a_manifest_that_names_a_file_elsewhere_is_refused(lake: Lake):
 
 
 def test_a_lake_of_a_newer_program_is_refused_in_words(lake: Lake, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("storage.manifest.SCHEMA_VERSION", 2)
+    monkeypatch.setattr("storage.manifest.SCHEMA_VERSION", 3)
     lake.upsert(AAPL, "1d", some_bars(3), source="sample")
     monkeypatch.undo()
-    with pytest.raises(CorruptLake, match="has schema version 2; this program reads 1"):
+    with pytest.raises(CorruptLake, match="has schema version 3; this program reads 1 to 2"):
         Lake(lake.root).bars("AAPL")
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from gpt_trader.adjustments import adjusted
 from gpt_trader.bars import Bars
 from gpt_trader.errors import BadBars
 from gpt_trader.raw_bars import RawBars, inspect
@@ -133,21 +134,21 @@ def test_the_logical_hash_is_of_the_values_alone():
 
 def test_adjusted_prices_are_raw_times_factor_and_volume_stays():
     raw = some_bars(10)
-    bars = raw.as_bars(AAPL, "1d", logical_hash="x")
+    bars = adjusted(raw, AAPL, "1d", logical_hash="x")
     assert bars.close.tolist() == (raw.close * 0.5).tolist()
     assert bars.volume.tolist() == raw.volume.tolist()
     assert bars.logical_hash == "x"
-    assert raw.as_bars(AAPL, "1d", adjusted=False).high.tolist() == raw.high.tolist()
+    assert adjusted(raw, AAPL, "1d", how="none").high.tolist() == raw.high.tolist()
 
 
 def test_bars_cannot_be_written_to():
-    bars = some_bars(10).as_bars(AAPL, "1d")
+    bars = adjusted(some_bars(10), AAPL, "1d")
     with pytest.raises(ValueError, match="read-only"):
         bars.close[0] = 1.0
 
 
 def test_a_part_of_bars_is_a_view_with_the_same_instrument():
-    bars = some_bars(10).as_bars(AAPL, "1d")
+    bars = adjusted(some_bars(10), AAPL, "1d")
     part = bars[2:5]
     assert isinstance(part, Bars)
     assert len(part) == 3
@@ -157,11 +158,11 @@ def test_a_part_of_bars_is_a_view_with_the_same_instrument():
 
 
 def test_identified_bars_are_hashed_by_their_own_values():
-    bars = some_bars(10).as_bars(AAPL, "1d", logical_hash="of the series")
-    longer = some_bars(12).as_bars(AAPL, "1d", logical_hash="of a longer series")
-    part = RawBars.joined(some_bars(10), RawBars.empty()).as_bars(AAPL, "1d").identified()
+    bars = adjusted(some_bars(10), AAPL, "1d", logical_hash="of the series")
+    longer = adjusted(some_bars(12), AAPL, "1d", logical_hash="of a longer series")
+    part = adjusted(RawBars.joined(some_bars(10), RawBars.empty()), AAPL, "1d").identified()
     assert bars.identified().logical_hash == part.logical_hash
     assert bars[:9].identified().logical_hash != part.logical_hash
     assert longer.identified().logical_hash != part.logical_hash
-    unadjusted = some_bars(10).as_bars(AAPL, "1d", adjusted=False)
+    unadjusted = adjusted(some_bars(10), AAPL, "1d", how="none")
     assert unadjusted.identified().logical_hash != part.logical_hash
