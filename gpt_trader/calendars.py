@@ -7,6 +7,10 @@ pandas, is loaded when the first calendar is.
 
 from __future__ import annotations
 
+import threading
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from functools import cached_property, lru_cache
@@ -18,7 +22,7 @@ from numpy.typing import NDArray
 from gpt_trader.bars import Flags, Times
 from gpt_trader.corporate_actions import Days
 from gpt_trader.errors import Problem, Refused, UnknownName
-from gpt_trader.instruments import TIMEFRAMES
+from gpt_trader.instruments import TIMEFRAMES, Instrument
 
 if TYPE_CHECKING:
     from exchange_calendars import ExchangeCalendar
@@ -37,6 +41,7 @@ _PAUSED: Final = {"CMES": timedelta(hours=1), "us_futures": timedelta(hours=1)}
 _OPTIONAL_AFTER_EARLY_CLOSE: Final = frozenset({"CMES"})
 
 _FIRST_YEAR: Final = 1990
+_library: Final = threading.RLock()
 _HOUR: Final = np.timedelta64(3600, "s")
 
 
@@ -92,6 +97,10 @@ class Calendar:
 
     @cached_property
     def _all(self) -> Sessions:
+        with _unwarned():
+            return self._read()
+
+    def _read(self) -> Sessions:
         frame = self._schedule.schedule
         columns = {name: _instants(frame[name]) for name in ("open", "close", "break_start", "break_end")}
         day = frame.index.values.astype("datetime64[D]")
@@ -147,6 +156,33 @@ class Calendar:
         return float(np.median((recent.close - recent.open - pause) / np.timedelta64(60, "s")))
 
 
+@contextmanager
+def _unwarned() -> Iterator[None]:
+    """Keep quiet about what pandas 3.1 deprecates and the library still calls: no user can change it.
+
+    One thread at a time: Python's filters of warnings are global.
+    """
+    with _library, warnings.catch_warnings():
+        warnings.filterwarnings("ignore", category=DeprecationWarning)
+        yield
+
+
+def trading(instrument: Instrument, name: str | None) -> Instrument:
+    """Return the instrument with a calendar and the facts that it implies; unchanged for None.
+
+    Raises UnknownName for a calendar that there is not, with the nearest one.
+    """
+    if name is None:
+        return instrument
+    found = calendar(name)
+    facts: dict[str, Any] = {
+        "calendar": name,
+        "bars_a_year": found.bars_a_year,
+        "session_minutes": found.session_minutes,
+    }
+    return instrument.model_copy(update=facts)
+
+
 def calendar_names() -> list[str]:
     """Return every name of a calendar, aliases (NASDAQ, CME) among them."""
     from exchange_calendars import get_calendar_names
@@ -181,7 +217,8 @@ def calendar(name: str) -> Calendar:
     earliest, latest = factory.bound_min(), factory.bound_max()
     first = first if earliest is None else max(first, earliest)
     last = last if latest is None else min(last, latest)
-    return Calendar(canonical, get_calendar(canonical, start=first, end=last))
+    with _unwarned():
+        return Calendar(canonical, get_calendar(canonical, start=first, end=last))
 
 
 def expected_labels(
