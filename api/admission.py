@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from api.principals import Principal
-from gpt_trader.adapters.names import SOURCES
+from gpt_trader.adapters.names import RESAMPLE
 from gpt_trader.adapters.sources import source, unknown_symbol
+from gpt_trader.calendars import calendar
 from gpt_trader.errors import NotFound, Problem, Refused, UnknownName
 from gpt_trader.instruments import Instrument
 from gpt_trader.requests import BacktestRequest, DataRequest, Request
@@ -22,6 +23,9 @@ from gpt_trader.strategies.registry import build, strategy_type
 from gpt_trader.strategies.user import parse_stored_id
 from gpt_trader.validation import validated
 from storage.lake import Lake
+
+#: Sources whose list is at hand without asking a vendor.
+_LISTS_AT_ONCE: Final = ("sample",)
 
 
 def admitted(
@@ -51,29 +55,31 @@ def _check_strategy(request: BacktestRequest, home: Home) -> None:
         )
 
 
-def _check_symbol(request: BacktestRequest, lake: Lake, source_name: str) -> None:
+def _check_symbol(request: BacktestRequest, lake: Lake, name: str) -> None:
     """Find the series in the lake's snapshot or, where the newest is meant, in the source's list."""
-    if source_name not in SOURCES:  # also where the lake has the series and no source is asked
-        raise UnknownName.among("source", source_name, SOURCES)
     entries = lake.manifest(request.snapshot).entries
     if (request.symbol, request.timeframe) in entries:
         return
     if request.snapshot is not None:
         lake.entry(request.symbol, request.timeframe, snapshot=request.snapshot)
-    listed = _listed(source_name)
-    if request.symbol not in listed:
-        raise unknown_symbol(request.symbol, source_name, listed | {symbol for symbol, _ in entries})
+    listed = _listed(name)
+    if listed is not None and request.symbol not in listed:
+        raise unknown_symbol(request.symbol, name, listed | {symbol for symbol, _ in entries})
 
 
-def _check_ingest(request: DataRequest, caller: Principal, source_name: str) -> None:
-    if source_name == "csv" or request.file is not None:
+def _check_ingest(request: DataRequest, caller: Principal, name: str) -> None:
+    if name == "csv" or request.file is not None:
         caller.must("admin")  # it reads a file of this machine
         _check_file(request)
         return
-    listed = _listed(source_name)
+    if request.calendar is not None:
+        calendar(request.calendar)
+    if request.refresh or name == RESAMPLE:
+        return
+    listed = _listed(name)
     for symbol in request.symbols:
-        if symbol not in listed:
-            message = f"source {source_name} does not list {symbol}"
+        if listed is not None and symbol not in listed:
+            message = f"source {name} does not list {symbol}"
             raise UnknownName.among("symbols", symbol, sorted(listed), message=message)
 
 
@@ -87,10 +93,13 @@ def _check_file(request: DataRequest) -> None:
         raise NotFound(f"file {path} does not exist on the engine's machine")
 
 
-def listed_instruments(source_name: str) -> list[Instrument]:
-    """Return what the source lists; nothing for one that only reads a file. Raises UnknownName."""
-    return [] if source_name == "csv" else source(source_name).instruments()
+def listed_instruments(name: str) -> list[Instrument]:
+    """Return what a source on this machine lists: nothing for one that reads a file, or that would have to be asked."""
+    return source(name).instruments() if name in _LISTS_AT_ONCE else []
 
 
-def _listed(source_name: str) -> set[str]:
-    return {instrument.symbol for instrument in listed_instruments(source_name)}
+def _listed(name: str) -> set[str] | None:
+    """Return the symbols of a source; None where only the run can ask for them."""
+    if name not in (*_LISTS_AT_ONCE, "csv"):
+        return None
+    return {instrument.symbol for instrument in listed_instruments(name)}

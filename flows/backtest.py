@@ -9,6 +9,7 @@ from gpt_trader.requests import BacktestRequest
 from tasks.backtest import publish, save_run, simulate, write_report
 from tasks.bars import ensure_bars, load_bars
 from tasks.passing import whole
+from tasks.pins import pinned_snapshot
 from tasks.run import begin_run, run_name
 
 
@@ -18,11 +19,12 @@ def backtest(request: BacktestRequest) -> str:
     run = begin_run("backtest", request)
     progress("bars", 0, 4)
     ensure_bars(request)
-    loaded = load_bars(request)
-    progress("simulate", 1, 4, f"{len(loaded.bars) - loaded.first} bars of {request.symbol}")
-    result = simulate(request, whole(loaded))
-    progress("save", 2, 4)
-    shown = save_run(run, whole(result))
+    with pinned_snapshot(request) as pinned:
+        loaded = load_bars(pinned)
+        progress("simulate", 1, 4, f"{len(loaded.bars) - loaded.first} bars of {request.symbol}")
+        result = simulate(request, whole(loaded))
+        progress("save", 2, 4)
+        shown = save_run(run, whole(result))
     if request.report:
         progress("report", 3, 4)
         write_report(run, whole(result))

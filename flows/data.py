@@ -6,21 +6,25 @@ from prefect import flow
 
 from flows.hooks import HOOKS, progress
 from gpt_trader.requests import DataRequest
-from tasks.bars import ingest, symbols_of
-from tasks.ingest import publish_ingest, save_ingest
+from tasks.ingest import ingest, publish_ingest, save_ingest
+from tasks.passing import whole
 from tasks.run import begin_run
+from tasks.stores import stores
 
 
 @flow(name="data", **HOOKS)
 def data(request: DataRequest) -> str:
-    """Ingest every symbol of the request; return the lake's snapshot afterwards."""
+    """Bring the request's series up to date; return the lake's snapshot afterwards."""
     run = begin_run("data", request)
-    symbols = symbols_of(request)
-    ingested = []
-    for done, symbol in enumerate(symbols):
-        progress("ingest", done, len(symbols), symbol)
-        ingested.append(ingest(symbol, request))
-    summary = save_ingest(run, ingested)
+    before = stores().lake.current()
+    progress("ingest", 0, 1)
+    outcomes, plan = ingest(request, whole(_tell))
+    progress("check", len(outcomes), len(outcomes))
+    summary = save_ingest(run, whole(outcomes), whole(plan), before.id if before else None)
     publish_ingest(run, summary)
-    progress("done", len(symbols), len(symbols))
+    progress("done", len(outcomes), len(outcomes))
     return str(summary["snapshot_id"])
+
+
+def _tell(done: int, total: int, name: str) -> None:
+    progress("ingest", done, total, name)

@@ -85,7 +85,8 @@ class Instrument(BaseModel):
 def edited(instrument: Instrument, changes: Mapping[str, Any]) -> Instrument:
     """Return an instrument with facts set by hand; None leaves a fact to the sources again (its value stays).
 
-    Raises UnknownName for no such fact, Refused for a value that a fact cannot have.
+    A calendar brings its daily bars a year and its session's length along, unless these are given too.
+    Raises UnknownName for no such fact or calendar, Refused for a value that a fact cannot have.
     """
     from gpt_trader.errors import UnknownName
     from gpt_trader.validation import validated
@@ -94,7 +95,16 @@ def edited(instrument: Instrument, changes: Mapping[str, Any]) -> Instrument:
     for name in changes:
         if name not in facts:
             raise UnknownName.among("fact", name, facts)
-    by_hand = (set(instrument.edited) | changes.keys()) - {n for n, value in changes.items() if value is None}
-    values = {name: getattr(instrument, name) for name in Instrument.model_fields}
     given = {name: value for name, value in changes.items() if value is not None}
+    if isinstance(given.get("calendar"), str):
+        given = _implied(given["calendar"]) | given
+    by_hand = (set(instrument.edited) | given.keys()) - (changes.keys() - given.keys())
+    values = {name: getattr(instrument, name) for name in Instrument.model_fields}
     return validated(Instrument, values | given | {"edited": tuple(sorted(by_hand))})
+
+
+def _implied(calendar_name: str) -> dict[str, Any]:
+    from gpt_trader.calendars import calendar
+
+    found = calendar(calendar_name)
+    return {"bars_a_year": found.bars_a_year, "session_minutes": found.session_minutes}

@@ -10,6 +10,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from gpt_trader.adapters.names import RESAMPLE, source_name
 from gpt_trader.instruments import TIMEFRAMES, Symbol
 
 ParamValue = bool | int | float | str
@@ -40,7 +41,7 @@ class BacktestRequest(Request):
     """Simulate one strategy on one symbol's stored bars."""
 
     #: Where the bars came from is no option of the result: their own hash is in it.
-    output_options: ClassVar[frozenset[str]] = frozenset({"report", "snapshot", "source"})
+    output_options: ClassVar[frozenset[str]] = frozenset({"report", "snapshot", "source", "on_gaps"})
 
     symbol: Symbol = Field(description="Instrument id, as in the lake.")
     strategy: str = Field(
@@ -76,7 +77,14 @@ class BacktestRequest(Request):
         default=None, description="Source to ingest from where the lake lacks the symbol (default: settings)."
     )
     snapshot: str | None = Field(
-        default=None, description="Snapshot of the lake to read; default: the newest."
+        default=None,
+        max_length=64,
+        description="Version of the lake to read: a snapshot's id, or a time (the newest then); default: the newest.",
+    )
+    on_gaps: Literal["warn", "mark", "refuse"] = Field(
+        default="mark",
+        description="Output option. Bars that the calendar expects and the lake lacks: say so, mark the trades they "
+        "affect as well, or refuse to run.",
     )
     seed: int = Field(default=0, ge=0, le=2**32 - 1)
     report: bool = Field(default=True, description="Output option: write the HTML report and the picture.")
@@ -85,6 +93,11 @@ class BacktestRequest(Request):
     @classmethod
     def _timeframe(cls, value: str) -> str:
         return _known_timeframe(value)
+
+    @field_validator("source")
+    @classmethod
+    def _source(cls, value: str | None) -> str | None:
+        return None if value is None else source_name(value)
 
     @field_validator("strategy")
     @classmethod
@@ -100,15 +113,41 @@ class BacktestRequest(Request):
 
 
 class DataRequest(Request):
-    """Bring bars of one or more symbols from a source into the lake (`data ingest`)."""
+    """Bring bars of one or more symbols from a source into the lake (`data ingest`).
+
+    What is stored already is not fetched again: a series goes on behind its last bar, and before its first one where
+    `start` is earlier. `refresh` does that for every stored series, each from the source it came from.
+    """
 
     symbols: tuple[Symbol, ...] = Field(
-        default=(), max_length=2000, description="Instrument ids; empty: every symbol the source lists."
+        default=(),
+        max_length=2000,
+        description="Instrument ids; empty: every symbol the source lists (refresh: every stored one).",
     )
-    source: str | None = Field(default=None, description="sample or csv; default: the settings' source.")
-    timeframe: str = "1d"
-    start: date | None = None
-    end: date | None = None
+    source: str | None = Field(
+        default=None,
+        max_length=80,
+        description="sample, csv, yahoo, alpaca, ccxt:VENUE or synthetic; resample: made from stored finer bars; "
+        "default: the settings' source.",
+    )
+    timeframes: tuple[str, ...] = Field(
+        default=("1d",),
+        min_length=1,
+        max_length=7,
+        description="Lengths of a bar, of 1m, 5m, 15m, 1h, 4h, 1d, 1w; what the source lacks is made from finer bars.",
+        examples=[["1d"], ["1m", "1h"]],
+    )
+    start: date | None = Field(default=None, description="First day, inclusive; default: the first there is.")
+    end: date | None = Field(default=None, description="Last day, inclusive; default: the last there is.")
+    refresh: bool = Field(
+        default=False, description="Bring the stored series up to date, each from its own source."
+    )
+    refetch: bool = Field(
+        default=False, description="Fetch what is stored as well: finds what the source has restated."
+    )
+    replace: bool = Field(
+        default=False, description="Put what comes in the place of all that is stored, instead of merging it."
+    )
     file: str | None = Field(
         default=None, max_length=4096, description="csv source: path of the CSV or Parquet file."
     )
@@ -116,33 +155,57 @@ class DataRequest(Request):
         Field(default_factory=dict, description="csv source: our column name → the file's.")
     )
     timezone: str = Field(default="UTC", max_length=64, description="csv source: zone of naive times.")
+    label: Literal["open", "close"] = Field(
+        default="open", description="csv source: does an intraday time name a bar's open or its close?"
+    )
     calendar: str | None = Field(
-        default=None, description="Trading calendar of the symbols, e.g. XNYS, 24/7."
+        default=None, max_length=40, description="Trading calendar of the symbols, e.g. XNYS, CMES, 24/7."
     )
 
-    @field_validator("timeframe")
+    @field_validator("timeframes")
     @classmethod
-    def _timeframe(cls, value: str) -> str:
-        return _known_timeframe(value)
+    def _timeframes(cls, values: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(t for t in TIMEFRAMES if t in {_known_timeframe(value) for value in values})
+
+    @field_validator("source")
+    @classmethod
+    def _source(cls, value: str | None) -> str | None:
+        return value if value in (None, RESAMPLE) else source_name(value)
 
     @model_validator(mode="before")
     @classmethod
-    def _a_file_is_a_csv_source(cls, values: Any) -> Any:  # noqa: ANN401 - whatever was given
-        if isinstance(values, dict) and values.get("file") and not values.get("source"):
-            return {**values, "source": "csv"}
+    def _short_forms(cls, values: Any) -> Any:  # noqa: ANN401 - whatever was given
+        """Take `timeframe` for one of `timeframes`, and a file for a csv source."""
+        if not isinstance(values, dict):
+            return values
+        values = dict(values)
+        if "timeframe" in values and "timeframes" not in values:
+            one = values.pop("timeframe")
+            values["timeframes"] = [one] if isinstance(one, str) else one
+        if values.get("file") and not values.get("source"):
+            values["source"] = "csv"
         return values
 
     @model_validator(mode="after")
     def _file_needs_one_symbol(self) -> DataRequest:
+        if self.refresh and (self.source or self.file):
+            raise ValueError("refresh asks each series' own source: leave source and file out")
+        if self.refresh and self.replace:
+            raise ValueError("refresh goes on with what is stored, replace drops it: give one of them")
         if self.source == "csv" and not self.file:
             raise ValueError("source csv needs a file: give --file PATH")
         if self.file and self.source != "csv":
             raise ValueError(f"source {self.source} reads no file; file is for source csv")
-        unused = [name for name in ("columns", "calendar") if getattr(self, name) and not self.file]
+        given = {"columns": self.columns, "label": self.label != "open", "timezone": self.timezone != "UTC"}
+        unused = [name for name, said in given.items() if said and not self.file]
         if unused:
             raise ValueError(f"{unused[0]} describes a file, and no file is given: add --file PATH")
         if self.file and len(self.symbols) != 1:
             raise ValueError(f"one file holds one symbol, {len(self.symbols)} given: name it with --symbol")
+        if self.file and len(self.timeframes) != 1:
+            raise ValueError(
+                f"one file holds bars of one length, {len(self.timeframes)} given: name it with --timeframe"
+            )
         if self.start and self.end and self.start > self.end:
             raise ValueError(f"start {self.start} is after end {self.end}: give start ≤ end")
         return self

@@ -16,6 +16,7 @@ from typing import Any, Final, Literal
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator
 
 from gpt_trader.adapters.names import source_name
+from gpt_trader.quality import Policy
 from gpt_trader.validation import validated
 
 ENV_PREFIX: Final = "GPT_TRADER_"
@@ -63,6 +64,11 @@ class Home:
     def lake(self) -> Path:
         """Parquet files and manifests."""
         return self.root / "lake"
+
+    @property
+    def cache(self) -> Path:
+        """What was computed from the lake and can be computed again."""
+        return self.root / "cache"
 
     @property
     def runs(self) -> Path:
@@ -126,12 +132,26 @@ class Settings(BaseModel):
         default_factory=dict,
         description='Base URLs of sources that are not the vendor\'s own (a mirror), as {"yahoo": "http://…"}.',
     )
+    quality: Policy = Field(
+        default_factory=Policy,
+        description='What findings in bars lead to, as {"rules": {"ohlc": "quarantine", "gaps": "block"}}; '
+        "every rule only warns by default.",
+    )
     worker_limit: int = Field(default=4, ge=1, le=256, description="Runs at the same time.")
     worker_poll_seconds: float = Field(
         default=0.1, ge=0.02, le=60, description="How often a busy worker asks for runs."
     )
     keep_events_days: float = Field(
         default=90, ge=1, description="Days that a run's events can be followed again; its result stays."
+    )
+    keep_snapshots_days: float = Field(
+        default=90,
+        ge=0,
+        le=36_500,
+        description="Days that `data collect` leaves a replaced snapshot; one that a run read stays.",
+    )
+    cache_limit_mb: float = Field(
+        default=2048, ge=1, description="Size of the cache of matrices; what was used longest ago goes first."
     )
     open_report: bool = Field(default=False, description="Open the report in a browser after a backtest.")
     log_level: Literal["debug", "info", "warning", "error"] = Field(
@@ -143,7 +163,7 @@ class Settings(BaseModel):
     def _a_source(cls, value: str) -> str:
         return source_name(value)
 
-    @field_validator("source_urls", mode="before")
+    @field_validator("source_urls", "quality", mode="before")
     @classmethod
     def _from_the_environment(cls, value: Any) -> Any:  # noqa: ANN401 - whatever was given
         """Read the JSON that an environment variable holds."""
@@ -152,7 +172,12 @@ class Settings(BaseModel):
         try:
             return json.loads(value)
         except ValueError:
-            raise ValueError('is not a JSON object like {"yahoo": "http://127.0.0.1:9000"}') from None
+            raise ValueError('is not a JSON object like {"name": "value"}') from None
+
+    def plain(self, name: str) -> Any:  # noqa: ANN401 - whatever the setting holds
+        """Return a setting's value; of a mapping with fields of its own, what was given of it, JSON-ready."""
+        value = getattr(self, name)
+        return value.model_dump(mode="json", exclude_unset=True) if isinstance(value, BaseModel) else value
 
     #: Was the port chosen by the user (then a taken one is an error) or may we take the next free one?
     def chosen(self, name: str) -> bool:

@@ -8,17 +8,23 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from gpt_trader.errors import Problem, Refused
+from gpt_trader.errors import Problem, Refused, UnknownName
 
 Model = TypeVar("Model", bound=BaseModel)
 
 
 def validated(model: type[Model], values: Mapping[str, Any], *, prefix: str = "") -> Model:
-    """Return `model(**values)`; raise Refused that names every wrong field (as `prefix` + name)."""
+    """Return `model(**values)`; raise Refused that names every wrong field (as `prefix` + name).
+
+    UnknownName where all that is wrong is a name: validators raise PydanticCustomError of the type `unknown_name`, with
+    `allowed` and `nearest`.
+    """
     try:
         return model.model_validate(dict(values))
     except ValidationError as error:
-        raise Refused.of(*problems_of(error, list(model.model_fields), prefix=prefix)) from None
+        problems = problems_of(error, list(model.model_fields), prefix=prefix)
+        names = all(complaint["type"] == "unknown_name" for complaint in error.errors())
+        raise (UnknownName if names else Refused).of(*problems) from None
 
 
 def problems_of(error: ValidationError, fields: list[str], *, prefix: str = "") -> list[Problem]:
@@ -41,7 +47,9 @@ def _problem(complaint: dict[str, Any], fields: list[str], prefix: str) -> Probl
     context = complaint.get("ctx", {})
     message = str(complaint["msg"]).removeprefix("Value error, ")
     value = complaint["input"] if location else None
-    allowed = None
+    allowed = context.get("allowed")
+    if complaint["type"] == "unknown_name":
+        return Problem(name, value, message, allowed=allowed, nearest=context.get("nearest"))
     if complaint["type"] == "literal_error":
         allowed = str(context.get("expected", "")).replace(" or ", ", ").replace("'", "")
     nearest = None

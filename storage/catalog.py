@@ -195,7 +195,10 @@ def _moment(wanted: str | date) -> datetime:
         return datetime.combine(value, clock.max, tzinfo=UTC)
     if value.tzinfo is None:
         raise Refused.of(Problem("snapshot", value, "is a time without a zone: give one with tzinfo"))
-    return value
+    try:
+        return value.astimezone(UTC)
+    except OverflowError:
+        raise Refused.of(Problem("snapshot", wanted, "is before the year 1 or after 9999 in UTC")) from None
 
 
 def _what_there_is(snapshots: tuple[Snapshot, ...], shown: int = 5) -> str:

@@ -135,7 +135,10 @@ class Lake:
             while (found := self._catalog.resolve(wanted)) is not None:
                 stack.enter_context(pinned(self.root / "pins", found.id))
                 doomed = found.id in doomed_now(self.root)
-                if self._catalog.holds(found) and not doomed:
+                if doomed:  # by a collection under way, or by one that was killed: let it end, then see what is left
+                    with self._locked():
+                        pass
+                if self._catalog.holds(found):
                     break
                 stack.close()  # it was collected between the two: what is wanted may be another one now
                 if doomed and wanted is not None:
@@ -192,6 +195,13 @@ class Lake:
             replace(outcome, snapshot_id=identity) if isinstance(outcome, Ingest) else outcome
             for outcome in writing.outcomes
         ]
+
+    def remove(self, symbol: str, timeframe: str) -> Snapshot:
+        """Take one series out of the lake from now on; older snapshots keep it. Errors as `entry` and `upsert`."""
+        with self._locked():
+            manifest = self.manifest()
+            entry = _entry(manifest, symbol, timeframe)
+            return self._commit(manifest.without_series(entry.symbol, timeframe))
 
     def edit_instrument(self, symbol: str, changes: Mapping[str, Any]) -> Instrument:
         """Set facts of a stored instrument by hand: no source overrules them from now on. None takes one back.

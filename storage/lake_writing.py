@@ -20,7 +20,8 @@ from storage.merge import merge, parts
 class Arrival:
     """Bars that have come from a source, inspected, on their way into one series.
 
-    `actions` None: the source knows nothing of splits and dividends, and what is stored of them stays.
+    `actions` None: the source knows nothing of splits and dividends, and what is stored of them stays. `replaces`: the
+    bars are the whole series, nothing that is stored of it stays.
     """
 
     instrument: Instrument
@@ -28,6 +29,7 @@ class Arrival:
     found: Inspection
     source: str
     actions: CorporateActions | None = None
+    replaces: bool = False
 
 
 @dataclass(frozen=True)
@@ -85,7 +87,7 @@ class Writing:
 
     def _put(self, arrival: Arrival) -> Ingest:
         symbol, timeframe, found = arrival.instrument.symbol, arrival.timeframe, arrival.found
-        stored = self.manifest.entries.get((symbol, timeframe))
+        stored = None if arrival.replaces else self.manifest.entries.get((symbol, timeframe))
         if stored is None and not len(found.clean):
             raise NotEnoughBars(f"source {arrival.source} gave no bars of {symbol} {timeframe}")
         quarantine = None

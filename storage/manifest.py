@@ -122,6 +122,11 @@ class Manifest:
             instruments={**self.instruments, instrument.symbol: instrument},
         )
 
+    def without_series(self, symbol: str, timeframe: str) -> Manifest:
+        """Return the manifest without one series; its instrument stays, with the facts that were set by hand."""
+        kept = {key: entry for key, entry in self.entries.items() if key != (symbol, timeframe)}
+        return replace(self, entries=kept)
+
     def with_instrument(self, instrument: Instrument) -> Manifest:
         """Return the manifest with an instrument's facts replaced."""
         return replace(self, instruments={**self.instruments, instrument.symbol: instrument})

@@ -25,6 +25,7 @@ _TRADES: Final = {
     "return_": pa.float64(),
     "bars": pa.int64(),
     "exit_reason": pa.string(),
+    "across_gap": pa.bool_(),  # bars are missing between entry and exit; null: nobody looked
 }
 
 
@@ -44,11 +45,12 @@ def backtest_series(result: BacktestResult) -> dict[str, pa.Table]:
             "position": result.position,
         }
     )
+    columns = {name: [getattr(trade, name, None) for trade in result.trades] for name in _TRADES}
+    columns["across_gap"] = _across_gap(result)
     trades = pa.table(
         {
-            name: _times(values) if type_ == _TIME else pa.array(values, type_)
+            name: _times(columns[name]) if type_ == _TIME else pa.array(columns[name], type_)
             for name, type_ in _TRADES.items()
-            for values in ([getattr(trade, name) for trade in result.trades],)
         }
     )
     version = {"schema_version": str(SCHEMA_VERSION)}
@@ -56,6 +58,13 @@ def backtest_series(result: BacktestResult) -> dict[str, pa.Table]:
         "equity": equity.replace_schema_metadata(version),
         "trades": trades.replace_schema_metadata(version),
     }
+
+
+def _across_gap(result: BacktestResult) -> list[bool | None]:
+    marked = (result.data_quality or {}).get("affected_trades")
+    if marked is None:
+        return [None] * len(result.trades)
+    return [number in set(marked) for number in range(len(result.trades))]
 
 
 def _times(values: npt.NDArray[np.datetime64] | list[Any]) -> pa.Array:

@@ -12,6 +12,7 @@ from prefect.cache_policies import NO_CACHE
 
 from gpt_trader.backtesting import engine
 from gpt_trader.backtesting.causality import require_causal
+from gpt_trader.backtesting.data_quality import data_quality, warnings
 from gpt_trader.backtesting.report import render_html, render_png
 from gpt_trader.backtesting.result import BacktestResult
 from gpt_trader.backtesting.summary import summary
@@ -39,7 +40,13 @@ def simulate(request: BacktestRequest, loaded: LoadedBars) -> BacktestResult:
     result = engine.simulate(loaded.bars, loaded.first, strategy, request, snapshot_id=loaded.snapshot_id)
     durations = {**result.provenance["durations"], "total": time.perf_counter() - started}
     made_with = {**result.provenance, **provenance(request.seed, durations)}
-    return replace(result, provenance=made_with)
+    quality = data_quality(loaded.verdict, result.trades, mark=request.on_gaps != "warn")
+    return replace(
+        result,
+        provenance=made_with,
+        data_quality=quality,
+        warnings=warnings(quality, loaded.verdict, result.trades),
+    )
 
 
 def _strategy(request: BacktestRequest) -> Strategy:
@@ -102,6 +109,8 @@ def publish(run: CurrentRun, shown: dict[str, Any]) -> None:
             "| metric | value |",
             "|---|---:|",
             *rows,
+            "",
+            *(f"- ⚠ {said}" for said in shown["warnings"]),
             "",
             *_report_lines(run),
             f"Snapshot `{shown['snapshot_id']}`, result `{shown['result_hash']}`",

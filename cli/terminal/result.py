@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
+from cli.terminal.ingested import ingested
 from cli.terminal.render import Row, emit, grid, pairs, shown
 
 if TYPE_CHECKING:
@@ -38,6 +39,9 @@ _SAID_ELSEWHERE: Final = frozenset({"benchmark_return"})
 
 def show_result(result: Mapping[str, Any], *, links: Mapping[str, str] | None = None) -> None:
     """Write a result in the format that was asked for; JSON and YAML hold it as the API gave it."""
+    if result.get("flow") == "data":
+        emit(dict(result), table=lambda: ingested(result, links or {}), rows=lambda: result["series"])
+        return
     if "metrics" not in result:
         emit(dict(result), table=lambda: _facts(result), rows=lambda: _ingested(result))
         return
@@ -69,6 +73,8 @@ def _backtest(result: Mapping[str, Any], links: Mapping[str, str]) -> Iterable[R
         for name in dict.fromkeys(names)
     ]
     yield _right(rows, {"metric": "", "strategy": "strategy", "held": "buy and hold"})
+    for said in result.get("warnings") or ():
+        yield Text(f"⚠ {said}", style="yellow")
     yield ""
     artifacts: Mapping[str, Any] = result.get("artifacts") or {}
     yield pairs(

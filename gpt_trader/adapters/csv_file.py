@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator, Mapping
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -16,6 +16,7 @@ from gpt_trader.adapters.bar_times import bar_times, known_zone
 from gpt_trader.adapters.base import Moment, Source, listed, offered, within
 from gpt_trader.adapters.table_file import TableFile
 from gpt_trader.bars import Floats, Times
+from gpt_trader.calendars import trading
 from gpt_trader.errors import BadBars, UnknownName
 from gpt_trader.instruments import TIMEFRAMES, Instrument
 from gpt_trader.raw_bars import RawBars
@@ -23,37 +24,24 @@ from gpt_trader.raw_bars import RawBars
 _REQUIRED: Final = ("timestamp", "open", "high", "low", "close", "volume")
 _ADJUSTED: Final = "adjusted_close"
 #: Other names under which files have our columns, written without case, spaces and signs.
-_ALIASES: Final = {"timestamp": ("date", "datetime", "time"), _ADJUSTED: ("adjclose",)}
-
-#: Facts that a calendar implies: daily bars a year, minutes of a trading day.
-_CALENDARS: Final[Mapping[str, tuple[float, float]]] = {
-    "XNYS": (252, 390),
-    "XNAS": (252, 390),
-    "24/7": (365, 1440),
-}
+_ALIASES: Final = {"timestamp": ("date", "datetime", "time", "timestamputc"), _ADJUSTED: ("adjclose",)}
 
 
 def file_instrument(symbol: str, calendar: str | None) -> Instrument:
     """Return the instrument of a file: only what is said is set, so that a lake keeps the facts it knows.
 
-    Without a calendar there is none. Raises UnknownName for a calendar whose year we do not know.
+    Without a calendar there is none. Raises UnknownName for a calendar that there is not, with the nearest one.
     """
-    if calendar is None:
-        return Instrument(symbol=symbol)
-    if calendar not in _CALENDARS:
-        raise UnknownName.among("calendar", calendar, list(_CALENDARS))
-    bars_a_year, session_minutes = _CALENDARS[calendar]
-    return Instrument(
-        symbol=symbol, calendar=calendar, bars_a_year=bars_a_year, session_minutes=session_minutes
-    )
+    return trading(Instrument(symbol=symbol), calendar)
 
 
 class CsvSource(Source):
     """One symbol's bars in a file; the columns timestamp, open, high, low, close, volume by default.
 
-    `columns` maps our names to the file's; case, spaces and signs do not matter, and `date`, `datetime` or `time`
+    `columns` maps our names to the file's; case, spaces and signs do not matter, and `date`, `datetime`, `time` or
     will do for timestamp. Where the file has an adjusted close, factor = adjusted close / close; else 1. Times
-    without a zone are local times of `timezone`; a daily or weekly label is the date there, at 00:00 UTC.
+    without a zone are local times of `timezone`; a daily or weekly label is the date there, at 00:00 UTC. Where
+    `label` says "close", an intraday time names the end of its bar.
     """
 
     name = "csv"
@@ -65,11 +53,13 @@ class CsvSource(Source):
         *,
         columns: Mapping[str, str] | None = None,
         timezone: str = "UTC",
+        label: Literal["open", "close"] = "open",
     ) -> None:
         self._path = path
         self._instrument = instrument
         self._mapping = dict(columns or {})
         self._timezone = known_zone(timezone)
+        self._label = label
 
     def instruments(self) -> list[Instrument]:
         """Return the one instrument of the file."""
@@ -93,6 +83,8 @@ class CsvSource(Source):
         _spaced(times, timeframe, self._path)
         if daily:
             times = times.astype("datetime64[D]")
+        elif self._label == "close":
+            times = times - np.timedelta64(TIMEFRAMES[timeframe])
         raw = RawBars(times, *values)
         yield within(raw, start, end, str(self._path))
 

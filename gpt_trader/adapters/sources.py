@@ -80,6 +80,7 @@ def _csv(request: DataRequest | None) -> Source:
         file_instrument(request.symbols[0], request.calendar),
         columns={str(ours): name for ours, name in request.columns.items()},
         timezone=request.timezone,
+        label=request.label,
     )
 
 

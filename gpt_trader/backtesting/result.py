@@ -104,6 +104,9 @@ class BacktestResult:
     position: Floats
     periods_a_year: float
     provenance: dict[str, Any] = field(default_factory=dict)
+    #: The verdict on the bars (`gpt_trader.backtesting.data_quality`) and what a user must not overlook; not hashed.
+    data_quality: dict[str, Any] | None = None
+    warnings: tuple[str, ...] = ()
 
     @property
     def result_hash(self) -> str:

@@ -37,6 +37,8 @@ def summary(result: BacktestResult) -> dict[str, Any]:
             "benchmark_return": benchmark["total_return"],
         },
         "benchmark": benchmark,
+        "warnings": list(result.warnings),
+        "data_quality": result.data_quality,
         "drawdowns": [drawdown_row(d) for d in result.drawdowns[:DRAWDOWNS_SHOWN]],
         "provenance": result.provenance,
     }

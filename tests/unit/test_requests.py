@@ -65,7 +65,12 @@ def test_a_file_is_read_by_the_csv_source():
         ({"file": "/x.csv"}, "one file holds one symbol"),
         ({"source": "csv"}, "needs a file"),
         ({"columns": {"close": "Last"}}, "add --file"),
-        ({"calendar": "XNYS"}, "add --file"),
+        ({"label": "close"}, "add --file"),
+        ({"file": "/x.csv", "symbols": ["A"], "timeframes": ["1m", "1h"]}, "bars of one length"),
+        ({"refresh": True, "source": "sample"}, "leave source and file out"),
+        ({"refresh": True, "replace": True}, "give one of them"),
+        ({"source": "smaple"}, "did you mean 'sample'"),
+        ({"source": "ccxt"}, "ccxt:VENUE"),
         ({"timeframe": "1day"}, "1d"),
     ],
 )

@@ -51,6 +51,9 @@ def render(result: BacktestResult, *, run_id: str, created_at: str) -> str:
         years=monthly_returns(result.time, result.equity),
         benchmark_years=monthly_returns(result.time, result.benchmark_equity),
         worst=sorted(result.drawdowns, key=lambda fall: fall.depth)[:_WORST_DRAWDOWNS],
+        touched=[
+            result.trades[number] for number in (result.data_quality or {}).get("affected_trades") or ()
+        ],
         provenance=_provenance(result, run_id, created_at),
         request=json.dumps(result.request, indent=2, sort_keys=True, default=str, ensure_ascii=False),
         sketch=sketch(result),

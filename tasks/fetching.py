@@ -1,0 +1,241 @@
+"""Fetches many series side by side and commits what has come, again and again, in bounded memory.
+
+Threads fetch, page by page; the caller's thread commits: whatever is killed goes on behind its last committed page.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Final
+
+import numpy as np
+
+from gpt_trader.adapters.base import Source
+from gpt_trader.calendars import calendar, complete, trading
+from gpt_trader.errors import GptTraderError, NotEnoughBars
+from gpt_trader.ingestion import Range, ranges
+from gpt_trader.instruments import Instrument
+from gpt_trader.raw_bars import RawBars, inspect
+from gpt_trader.requests import DataRequest
+from storage.lake import Lake
+from storage.lake_writing import Arrival, Ingest
+from tasks.ingest_plan import Series
+
+#: Series fetched at the same time; a vendor's own limit of rate counts among them.
+THREADS: Final = 4
+#: What has come is committed at the latest after so many seconds or bars: one snapshot each time.
+COMMIT_SECONDS: Final = 5.0
+COMMIT_BARS: Final = 200_000
+#: Pages that may wait for the commit: with them memory is bounded, whatever the number of series.
+_WAITING_PAGES: Final = 8
+_LOOK_SECONDS: Final = 0.1
+
+
+@dataclass
+class Outcome:
+    """What became of one series: rows as in `Ingest`, the remarks of all pages, and the error that ended it early."""
+
+    series: Series
+    added: int = 0
+    restated: int = 0
+    unchanged: int = 0
+    quarantined: int = 0
+    reasons: dict[str, int] = field(default_factory=dict)
+    remarks: dict[str, None] = field(default_factory=dict)
+    error: GptTraderError | None = None
+
+    def count(self, ingest: Ingest) -> None:
+        """Add what one commit did."""
+        self.added += ingest.added
+        self.restated += ingest.restated
+        self.unchanged += ingest.unchanged
+        self.quarantined += ingest.quarantined
+        for reason, rows in ingest.reasons.items():
+            self.reasons[reason] = self.reasons.get(reason, 0) + rows
+        self.remarks |= dict.fromkeys(ingest.remarks)
+
+
+@dataclass(frozen=True)
+class _Delivery:
+    """A page on its way to the commit, or the end of its series: with an error where it did not end well."""
+
+    outcome: Outcome
+    arrival: Arrival | None = None
+    error: Exception | None = None
+
+
+class Fetching:
+    """One ingest's fetching: the request, the lake it goes to, and the sources by name."""
+
+    def __init__(
+        self,
+        request: DataRequest,
+        lake: Lake,
+        source_of: Callable[[str], Source],
+        now: datetime | None = None,
+    ) -> None:
+        self._request = request
+        self._lake = lake
+        self._source_of = source_of
+        self._now = now or datetime.now(UTC)
+        self._pages: queue.Queue[_Delivery] = queue.Queue(_WAITING_PAGES)
+        self._stop = threading.Event()
+
+    def run(
+        self,
+        wanted: Sequence[Series],
+        tell: Callable[[int, Outcome], None],
+        admit: Callable[[list[Arrival]], list[Arrival | GptTraderError]] | None = None,
+    ) -> list[Outcome]:
+        """Fetch and commit every series; return what became of each, in order.
+
+        `tell` is called with the number of series that have ended each time one does. `admit` may hold rows of an
+        arrival back or refuse it, before it is committed. What fails for one series stands in its outcome; what fails
+        for all (a full disk) is raised, and what was committed before stays.
+        """
+        outcomes = [Outcome(series) for series in wanted]
+        pool = ThreadPoolExecutor(THREADS, thread_name_prefix="fetch")
+        try:
+            for outcome in outcomes:
+                pool.submit(self._fetch, outcome)
+            ended = 0
+            while ended < len(outcomes):
+                batch = self._batch(len(outcomes) - ended)
+                self._commit([d for d in batch if d.arrival is not None], admit)
+                for delivery in batch:
+                    if delivery.arrival is None:
+                        ended += 1
+                        _close(delivery)
+                        tell(ended, delivery.outcome)
+        finally:
+            self._stop.set()
+            pool.shutdown(wait=True, cancel_futures=True)
+        return outcomes
+
+    def _batch(self, running: int) -> list[_Delivery]:
+        """Return what has come in until it is time to commit; `running` series have not ended yet."""
+        batch: list[_Delivery] = []
+        rows = 0
+        deadline: float | None = None
+        while running and rows < COMMIT_BARS and (deadline is None or time.monotonic() < deadline):
+            wait = None if deadline is None else max(deadline - time.monotonic(), 0)
+            try:
+                delivery = self._pages.get(timeout=wait)
+            except queue.Empty:
+                break
+            batch.append(delivery)
+            if deadline is None:
+                deadline = time.monotonic() + COMMIT_SECONDS
+            if delivery.arrival is None:
+                running -= 1
+            else:
+                rows += len(delivery.arrival.found.clean)
+        return batch
+
+    def _commit(
+        self,
+        deliveries: list[_Delivery],
+        admit: Callable[[list[Arrival]], list[Arrival | GptTraderError]] | None,
+    ) -> None:
+        arrivals = [delivery.arrival for delivery in deliveries if delivery.arrival is not None]
+        admitted = admit(arrivals) if admit and arrivals else list(arrivals)
+        good = [arrival for arrival in admitted if isinstance(arrival, Arrival)]
+        done = iter(self._lake.upsert_many(good) if good else [])
+        for delivery, arrival in zip(deliveries, admitted, strict=True):
+            ingest = next(done) if isinstance(arrival, Arrival) else arrival
+            if isinstance(ingest, Ingest):
+                delivery.outcome.count(ingest)
+            elif delivery.outcome.error is None:
+                delivery.outcome.error = ingest
+
+    def _fetch(self, outcome: Outcome) -> None:
+        """Deliver a series' pages and its end; whatever goes wrong is the end's error."""
+        error: Exception | None = None
+        try:
+            for arrival in self._arrivals(outcome):
+                if outcome.error is not None or not self._deliver(_Delivery(outcome, arrival)):
+                    break
+        except Exception as failure:  # noqa: BLE001 - raised again where it is taken from the queue
+            error = failure
+        self._deliver(_Delivery(outcome, error=error))
+
+    def _deliver(self, delivery: _Delivery) -> bool:
+        """Wait for room in the queue; return whether it was there before everything was called off."""
+        while not self._stop.is_set():
+            try:
+                self._pages.put(delivery, timeout=_LOOK_SECONDS)
+            except queue.Full:
+                continue
+            return True
+        return False
+
+    def _arrivals(self, outcome: Outcome) -> Iterator[Arrival]:
+        series = outcome.series
+        source = self._source_of(series.source)
+        instrument = trading(source.instrument(series.symbol), self._request.calendar)
+        manifest = self._lake.manifest()
+        known = manifest.instruments.get(instrument.symbol)
+        facts = instrument if known is None else known.updated(instrument)
+        stored = manifest.entries.get((instrument.symbol, series.timeframe))
+        span = None
+        again = self._request.refetch or self._request.replace
+        if stored is not None and source.live and not again:
+            span = _moment(stored.first), _moment(stored.last)
+        actions = source.actions(series.symbol)
+        replaces = self._request.replace
+        for part in ranges(span, series.timeframe, self._request.start, self._request.end):
+            for raw in self._pages_of(source, series, part, go_on=span is not None):
+                held = self._held_back(source, raw, series.timeframe, facts)
+                outcome.remarks |= dict.fromkeys(_remarks(raw, held))
+                clean = inspect(held, series.timeframe)
+                yield Arrival(instrument, series.timeframe, clean, source.name, actions, replaces)
+                actions, replaces = None, False  # once is enough
+
+    def _pages_of(self, source: Source, series: Series, part: Range, *, go_on: bool) -> Iterator[RawBars]:
+        """Yield the pages of a range: one by one, or as one where a part of it would leave a hole.
+
+        Nothing new behind or before what is stored is no error.
+        """
+        asked = (series.symbol, series.timeframe, part.start, part.end)
+        try:
+            if part.ascending:
+                yield from source.pages(*asked)
+            else:
+                yield source.fetch(*asked)
+        except NotEnoughBars:
+            if not go_on:
+                raise
+
+    def _held_back(self, source: Source, raw: RawBars, timeframe: str, facts: Instrument) -> RawBars:
+        """Return the page without bars that are still forming."""
+        if not source.live or not len(raw):
+            return raw
+        found = calendar(facts.calendar) if facts.calendar else None
+        known = ~np.isnat(raw.time)
+        over = np.ones(len(raw), np.bool_)
+        over[known] = complete(raw.time[known], timeframe, found, self._now)
+        return raw if over.all() else raw[over]
+
+
+def _remarks(raw: RawBars, held: RawBars) -> list[str]:
+    forming = len(raw) - len(held)
+    return [f"{forming} bar still forming was left out: it comes with the next ingest"] if forming else []
+
+
+def _close(delivery: _Delivery) -> None:
+    """Keep the error of a series that did not end well; raise what is no refusal but a fault of ours."""
+    error = delivery.error
+    if isinstance(error, GptTraderError):
+        delivery.outcome.error = delivery.outcome.error or error
+    elif error is not None:
+        raise error
+
+
+def _moment(text: str) -> datetime:
+    return datetime.fromisoformat(text)
