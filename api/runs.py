@@ -18,7 +18,9 @@ from api.launcher import no_run
 from api.models import RunAccepted, RunItem, RunLinks, RunView, StateName
 from api.prefect_server import FlowRun
 from api.principals import Principal
+from api.reproduction import ReproductionView, comparison, require_data
 from gpt_trader.errors import Conflict, NotFound
+from gpt_trader.reproduction import reads_snapshot, tag_of
 from gpt_trader.requests import Request
 from gpt_trader.runs import owner_of
 from gpt_trader.slices import SLICES, Slice
@@ -81,13 +83,30 @@ async def reproduce(context: Context, run_id: UUID, caller: Principal, key: str 
 
     Raises:
         Conflict: the run has no result that could be reproduced, or its slice has none.
+        NotFound, CorruptLake: the data that it saw is not there any more; the message says how to bring it back.
     """
     kept = await finished_run(context, run_id, caller)
     row = SLICES[kept.slice]
-    if "snapshot" not in row.request_type().model_fields:
+    if not reads_snapshot(row):
         raise Conflict(f"a run of {kept.slice} changes the lake: it cannot be reproduced, only started again")
+    await asyncio.to_thread(require_data, context.lake, kept)
     body = {**kept.request, "snapshot": kept.snapshot_id}
-    return await submit(context, row, body, caller, key, tags=(f"reproduces:{run_id}",))
+    return await submit(context, row, body, caller, key, tags=(tag_of(run_id),))
+
+
+async def reproduction(context: Context, run_id: UUID, caller: Principal) -> ReproductionView:
+    """Return how a finished run compares with the one that it reproduces.
+
+    Errors as `finished_run`; NotFound as well where it reproduces none.
+    """
+    kept = await finished_run(context, run_id, caller)
+    tags = (await context.launcher.run(run_id, caller)).tags
+    found = await asyncio.to_thread(comparison, context.runs, kept, tags, caller)
+    if found is None:
+        raise NotFound(
+            f"run {run_id} reproduces no other: POST {ROOT}/{run_id}/reproduce starts one that does"
+        )
+    return found
 
 
 async def must_see(context: Context, run_id: UUID, caller: Principal) -> None:
@@ -125,19 +144,25 @@ async def finished_run(context: Context, run_id: UUID, caller: Principal) -> Run
 async def result(context: Context, run_id: UUID, caller: Principal) -> dict[str, Any]:
     """Return the summary that the run saved, its state, its files on the engine's machine and its links.
 
-    Errors as `finished_run`.
+    That of a run which reproduces another one has the comparison as `reproduction`. Errors as `finished_run`.
     """
     kept = await finished_run(context, run_id, caller)
+    state: StateName = "COMPLETED"
+    compared = None
     try:
-        state = _state(await context.launcher.run(run_id, caller))
-    except NotFound:  # Prefect has forgotten the run; its result stands
-        state = "COMPLETED"
+        run = await context.launcher.run(run_id, caller)
+    except NotFound:
+        pass  # Prefect has forgotten the run; its result stands
+    else:
+        state = _state(run)
+        compared = await asyncio.to_thread(comparison, context.runs, kept, run.tags, caller)
     files = {name: str(context.runs.artifact_path(run_id, name)) for name in kept.artifacts}
     return {
         "run_id": str(run_id),
         "flow": kept.slice,
         "state": state,
         **{name: value for name, value in (kept.summary or {}).items() if name not in {"run_id", "flow"}},
+        **({"reproduction": compared.model_dump(mode="json")} if compared else {}),
         "artifacts": files,
         "links": links(context, run_id).model_dump(),
     }

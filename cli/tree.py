@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from cli.commands import backtest, config, data, engine, strategy, workflow
+from cli.commands import backtest, cache, config, data, engine, strategy, workflow
 from cli.terminal.options import Options, Output, use
 
 #: What one group of commands is called in `--help`.
@@ -16,6 +16,7 @@ GROUPS = {
     "data": (data, "The lake of bars: ingest, list, show."),
     "strategy": (strategy, "Strategies and their parameters."),
     "config": (config, "Settings of this engine's home."),
+    "cache": (cache, "Matrices that were computed from the lake: stats, clear, warm."),
 }
 
 

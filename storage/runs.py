@@ -24,8 +24,10 @@ from sqlalchemy.dialects.postgresql import insert
 
 from gpt_trader.crash_points import crash_point
 from gpt_trader.errors import Conflict, GptTraderError, NotFound, Problem, Refused, UnknownName
+from gpt_trader.reproduction import reads_snapshot
 from gpt_trader.runs import SYSTEM, channel_of
 from gpt_trader.settings import Home
+from gpt_trader.slices import SLICES
 from storage.durable import explained, sync_folder, write_file
 from storage.events import NewEvent, append_within
 from storage.run_folders import move_into_place, staged_folder, sweep, write_parquet
@@ -247,6 +249,17 @@ class RunStore:
             rows = connection.execute(wanted).all()
         items = tuple(_run(row) for row in rows[:limit])
         return RunPage(items, _cursor_of(items[-1]) if len(rows) > limit and items else None)
+
+    def pinned_snapshots(self) -> set[str]:
+        """Return every snapshot that a kept run's result was made from.
+
+        Not those of runs that change the lake: each of them makes a snapshot, and none can be reproduced.
+        """
+        writers = [row.name for row in SLICES.values() if not reads_snapshot(row)]
+        named = RUNS.c.snapshot_id
+        wanted = select(named).distinct().where(named.is_not(None), RUNS.c.slice.not_in(writers))
+        with self._engine.connect() as connection:
+            return set(connection.execute(wanted).scalars())
 
     def artifact_path(self, run_id: UUID, name: str) -> Path:
         """Return where a run's artifact is or will be; raise UnknownName for a name that is none."""

@@ -15,6 +15,7 @@ from api.dependencies import IdempotencyKey, Parts, Reader, ReportReader, Resear
 from api.errors import declared
 from api.launcher import RunFilter
 from api.models import Listing, LogEntry, RunAccepted, RunItem, RunView, StateName
+from api.reproduction import ReproductionView
 from api.routes.workflows import workflow_named
 from api.series import MEDIA_TYPES, series_response
 from api.streams import sse
@@ -66,6 +67,16 @@ async def show_run(run_id: UUID, context: Parts, caller: Reader) -> RunView:
 async def show_result(run_id: UUID, context: Parts, caller: Reader) -> dict[str, Any]:
     """Return the result as the run saved it, where it stands and its files; 409 while there is none."""
     return await runs.result(context, run_id, caller)
+
+
+@router.get(
+    "/{run_id}/reproduction",
+    summary="Did a run reproduce its original?",
+    responses=declared(401, 403, 404, 409, 422, 500, 503),
+)
+async def show_reproduction(run_id: UUID, context: Parts, caller: Reader) -> ReproductionView:
+    """Return whether the result hashes are equal, and what differs; 404 for a run that reproduces none."""
+    return await runs.reproduction(context, run_id, caller)
 
 
 @router.get(
@@ -182,7 +193,7 @@ async def cancel_run(run_id: UUID, context: Parts, caller: Researcher) -> RunAcc
 async def reproduce_run(
     run_id: UUID, context: Parts, caller: Researcher, response: Response, key: IdempotencyKey = None
 ) -> RunAccepted:
-    """Start a new run with the recorded request on the recorded snapshot: its result hash must be equal."""
+    """Start a new run with the recorded request on the recorded snapshot; its `/reproduction` compares the two."""
     accepted = await runs.reproduce(context, run_id, caller, key)
     response.headers["Location"] = accepted.links.self
     return accepted

@@ -6,7 +6,7 @@ import os
 import sys
 from typing import Any, Final
 
-from pydantic import SecretStr
+from pydantic import BaseModel, SecretStr
 
 from cli.actions.config_file import replaced
 from cli.client.api import Json
@@ -74,7 +74,7 @@ def write_setting(name: str, value: str) -> None:
     known = _known(name)
     text = sys.stdin.readline().rstrip("\n") if value == "-" else value
     parsed = text if _is_secret(known) else yaml.safe_load(text)
-    if isinstance(parsed, dict | list):
+    if isinstance(parsed, list) or (isinstance(parsed, dict) and not _is_mapping(known)):
         raise Refused(f"{known}: a setting is one value, not {text!r}")
     before = read_config(home().config)
     validated(Settings, before | {known: parsed})
@@ -90,7 +90,7 @@ def write_setting(name: str, value: str) -> None:
 
 
 def _entry(name: str, settings: Settings) -> Json:
-    value: Any = getattr(settings, name)
+    value: Any = settings.plain(name)
     return {
         "setting": name,
         "value": MASK if isinstance(value, SecretStr) else value,
@@ -114,6 +114,11 @@ def _known(name: str) -> str:
 
 def _is_secret(name: str) -> bool:
     return "SecretStr" in str(Settings.model_fields[name].annotation)
+
+
+def _is_mapping(name: str) -> bool:
+    default = Settings.model_fields[name].get_default(call_default_factory=True)
+    return isinstance(default, dict | BaseModel)
 
 
 def _text(value: object) -> str:

@@ -12,7 +12,7 @@ from cli.runs.prepare import prepare
 from cli.runs.submit import finish, start
 from cli.terminal.render import emit, grid, listing
 from cli.terminal.result import show_result
-from gpt_trader.errors import NotFound, Problem, Refused, UnknownName
+from gpt_trader.errors import NotFound, Problem, Refused, RunFailed, UnknownName
 from gpt_trader.instruments import TIMEFRAMES, valid_symbol
 from gpt_trader.requests import DataRequest
 from gpt_trader.slices import SLICES
@@ -34,6 +34,8 @@ def ingest_bars(values: Mapping[str, Any]) -> None:
         started = start(prepared, lambda server, body: server.submit(route, body), client)
         result = finish(client, started, "data ingest")
     show_result(result, links=client.absolute(started.links))
+    if result.get("failed"):
+        raise RunFailed(f"{result['failed']} of {len(result['series'])} series did not come in")
 
 
 def show_symbols() -> None:

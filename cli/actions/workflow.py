@@ -17,9 +17,10 @@ from cli.runs.submit import finish, start
 from cli.terminal.options import current, say
 from cli.terminal.render import emit, grid, listing, pairs, shown, write
 from cli.terminal.result import short_strategy, show_result
-from gpt_trader.errors import Conflict, NotFound, RunFailed, UnknownName
+from gpt_trader.errors import Conflict, NotFound, Problem, Refused, RunFailed, UnknownName
+from gpt_trader.reproduction import reads_snapshot
 from gpt_trader.runs import FINAL_STATES
-from gpt_trader.slices import SLICES
+from gpt_trader.slices import SLICES, Slice
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -48,17 +49,21 @@ def show_run_or_workflow(name: str) -> None:
     emit(workflow, table=lambda: _workflow_view(workflow, fields), rows=lambda: fields)
 
 
-def run_workflow(name: str, given: Mapping[str, str], *, follow: bool) -> None:
-    """Start a run of a workflow from flat parameters; with `follow`, wait for its result."""
+def run_workflow(name: str, given: Mapping[str, str], *, as_of: str | None, follow: bool) -> None:
+    """Start a run of a workflow from flat parameters; with `follow`, wait for its result.
+
+    `as_of` is the request's field `snapshot`; Refused where the workflow reads none.
+    """
     row = SLICES.get(name.replace("-", "_"))
     if row is None and not is_remote():
         raise UnknownName.among("workflow", name, list(SLICES))
-    prepared = prepare_flat(row.request_type(), given) if row else None
+    version = {} if as_of is None else _version(row, given, as_of)
+    prepared = prepare_flat(row.request_type(), {**given, **version}) if row else None
     with connect() as client:
         if prepared:
             started = start(prepared, lambda server, body: server.start_workflow(name, body), client)
         else:  # a remote server may know more workflows than we do: it checks what we cannot
-            body = {field: literal(value) for field, value in given.items()}
+            body = {field: literal(value) for field, value in given.items()} | version
             started = client.start_workflow(name, body)
         result = finish(client, started, name) if follow else None
     if result is not None:
@@ -131,16 +136,48 @@ def show_run_result(run_id: str) -> None:
 
 
 def reproduce_run(run_id: str) -> None:
-    """Run a run's request again on its snapshot; raise RunFailed where the result hash is another."""
+    """Run a run's request again on its snapshot and show what differs; raise RunFailed where the result does."""
     with connect() as client:
-        original = client.result(run_id)
         started = client.reproduce(run_id)
-        result = finish(client, started, "reproduce")
-    show_result(result, links=client.absolute(started.links))
-    before, after = original.get("result_hash"), result.get("result_hash")
-    if before != after:
-        raise RunFailed(f"the result differs: {run_id} had {before}, {started.run_id} has {after}")
-    say(f"same result hash as run {run_id}")
+        finish(client, started, "reproduce")
+        found = client.reproduction(started.run_id)
+    differences: list[Json] = found["differences"]
+    emit(found, table=lambda: _reproduction(found), rows=lambda: differences)
+    if not found["equal"]:
+        raise RunFailed(f"run {started.run_id} has another result than run {run_id}, which it reproduces")
+
+
+def _reproduction(found: Mapping[str, Any]) -> Iterable[RenderableType]:
+    verdict = "the same result as" if found["equal"] else "another result than"
+    yield f"run {found['run_id']} has {verdict} run {found['original_run_id']}"
+    yield pairs({"snapshot": found["snapshot_id"], "result": found["result_hash"]})
+    yield ""
+    if found["differences"]:
+        columns = {"what": "what differs", "original": "original", "now": "now"}
+        yield grid(map(_exact, found["differences"]), columns)
+    else:
+        yield "nothing differs: code, libraries, platform and data are the same as well"
+
+
+def _exact(difference: Mapping[str, Any]) -> Json:
+    """Return a difference with numbers in full: it may be in the last digit."""
+    return {name: repr(value) if isinstance(value, float) else value for name, value in difference.items()}
+
+
+def _version(row: Slice | None, given: Mapping[str, str], as_of: str) -> dict[str, str]:
+    """Return the field that pins a run of the workflow (None: one that only the server knows) to a snapshot."""
+    if row is not None and not reads_snapshot(row):
+        readers = ", ".join(name for name, each in SLICES.items() if reads_snapshot(each))
+        raise Refused.of(
+            Problem(
+                "snapshot", as_of, f"{row.name} reads no snapshot: it changes the newest", allowed=readers
+            )
+        )
+    if "snapshot" in given:
+        raise Refused.of(
+            Problem("snapshot", as_of, "is given twice: leave --as-of or --param snapshot=… out")
+        )
+    return {"snapshot": as_of}
 
 
 def _workflow(client: Client, name: str) -> Json:

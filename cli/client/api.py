@@ -7,7 +7,7 @@ from collections.abc import Generator, Mapping
 from contextlib import closing
 from dataclasses import dataclass, field
 from typing import Any, Final, Self
-from urllib.parse import quote
+from urllib.parse import quote, urlencode
 
 from cli.client import sse
 from cli.client.wire import Wire
@@ -101,6 +101,10 @@ class Client:
         """Return what a run found."""
         return self._object("GET", f"{ROOT}/workflows/runs/{_part(run_id)}/result")
 
+    def reproduction(self, run_id: str) -> Json:
+        """Return how a finished run compares with the one that it reproduces."""
+        return self._object("GET", f"{ROOT}/workflows/runs/{_part(run_id)}/reproduction")
+
     def report(self, run_id: str) -> bytes:
         """Return a run's report, a whole HTML page."""
         headers = {"Accept": "text/html, application/problem+json"}
@@ -145,6 +149,77 @@ class Client:
         reply = self._wire.request("GET", f"{ROOT}/market/bars/{_part(symbol)}", query=query)
         answer: Json = reply.json()
         return answer
+
+    def remove_series(self, symbol: str, timeframe: str) -> Json:
+        """Take a series out of the lake; return the new snapshot."""
+        query = urlencode({"timeframe": timeframe})
+        return self._object("DELETE", f"{ROOT}/market/symbols/{_part(symbol)}?{query}")
+
+    def quality(self, **query: object) -> list[Json]:
+        """Return the verdicts on stored series."""
+        return self._items(f"{ROOT}/market/quality", **query)
+
+    def quality_page(self, **query: object) -> bytes:
+        """Return the verdicts on stored series as an HTML page."""
+        headers = {"Accept": "text/html, application/problem+json"}
+        return self._wire.request("GET", f"{ROOT}/market/quality", query=query, headers=headers).body
+
+    def instrument(self, symbol: str) -> Json:
+        """Return an instrument's facts and series."""
+        return self._object("GET", f"{ROOT}/market/symbols/{_part(symbol)}")
+
+    def edit_instrument(self, symbol: str, changes: Mapping[str, Any]) -> Json:
+        """Set facts of an instrument by hand (None: leave one to the sources again); return it."""
+        return self._object("PATCH", f"{ROOT}/market/symbols/{_part(symbol)}", body=dict(changes))
+
+    def actions(self, symbol: str, **query: object) -> list[Json]:
+        """Return splits and dividends, oldest first."""
+        return self._items(f"{ROOT}/market/actions/{_part(symbol)}", **query)
+
+    def replace_actions(self, symbol: str, rows: list[Json]) -> Json:
+        """Replace splits and dividends."""
+        return self._object("PUT", f"{ROOT}/market/actions/{_part(symbol)}", body={"items": rows})
+
+    def quote(self, symbol: str, **query: object) -> Json:
+        """Return the newest prices of a symbol."""
+        answer: Json = self._wire.request("GET", f"{ROOT}/market/quotes/{_part(symbol)}", query=query).json()
+        return answer
+
+    def snapshots(self) -> list[Json]:
+        """Return the lake's snapshots, newest first: id, time, parent."""
+        return self._items(f"{ROOT}/market/snapshots")
+
+    def snapshot(self, identity: str) -> Json:
+        """Return what a snapshot holds and what it changed."""
+        return self._object("GET", f"{ROOT}/market/snapshots/{_part(identity)}")
+
+    def collect(self, *, older_than_days: float | None, dry_run: bool) -> Json:
+        """Remove old snapshots (None: older than the server's setting says); return what went, once it is done."""
+        body = {"older_than_days": older_than_days, "dry_run": dry_run}
+        return self._object("POST", f"{ROOT}/market/collect", body=body)
+
+    def bars_page(self, symbol: str, **query: object) -> tuple[bytes, str]:
+        """Return bars of a symbol as an Arrow stream, and the snapshot they are from."""
+        headers = {"Accept": "application/vnd.apache.arrow.stream, application/problem+json"}
+        path = f"{ROOT}/market/bars/{_part(symbol)}"
+        reply = self._wire.request("GET", path, query=query, headers=headers)
+        return reply.body, reply.headers.get("x-snapshot-id", "")
+
+    def query(self, request: Mapping[str, Any]) -> Json:
+        """Return the answer to a SELECT over the lake, a list a column."""
+        return self._object("POST", f"{ROOT}/market/query", body=dict(request))
+
+    def cache(self) -> Json:
+        """Return how much the cache of matrices holds, and how much it may."""
+        return self._object("GET", f"{ROOT}/market/cache")
+
+    def clear_cache(self) -> Json:
+        """Empty the cache of matrices and return how much it held."""
+        return self._object("DELETE", f"{ROOT}/market/cache")
+
+    def warm_cache(self, request: Mapping[str, Any]) -> Json:
+        """Have a matrix computed and kept; return its shape."""
+        return self._object("POST", f"{ROOT}/market/cache/warm", body=dict(request))
 
     def _start(self, path: str, request: Mapping[str, Any] | None) -> Started:
         headers = {"Idempotency-Key": uuid.uuid4().hex}

@@ -62,10 +62,14 @@ def backtest(
             metavar="NAME", help="Where a symbol the lake lacks is ingested from.", rich_help_panel=_REQUEST
         ),
     ] = None,
-    snapshot: Annotated[
+    as_of: Annotated[
         str | None,
         typer.Option(
-            metavar="ID", help="Snapshot of the lake to read (default: newest).", rich_help_panel=_REQUEST
+            "--as-of",
+            "--snapshot",
+            metavar="TIME|SNAPSHOT",
+            help="Read the lake as it was at a time, or by a snapshot's id (default: newest).",
+            rich_help_panel=_REQUEST,
         ),
     ] = None,
     capital: Annotated[
@@ -144,7 +148,7 @@ def backtest(
         "timeframe": timeframe,
         "direction": direction,
         "source": source,
-        "snapshot": snapshot,
+        "snapshot": as_of,
         "capital": capital,
         "commission": commission,
         "slippage": slippage,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -20,13 +20,19 @@ def ingest(
         typer.Option(metavar="ID", help="Instrument to ingest; repeatable. Default: all the source has."),
     ] = None,
     source: Annotated[
-        str | None, typer.Option(metavar="NAME", help="sample or csv (default: setting default_source).")
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="sample, csv, yahoo, alpaca, ccxt:VENUE, synthetic, or resample: of stored finer bars "
+            "(default: setting default_source).",
+        ),
     ] = None,
     file: Annotated[
         str | None, typer.Option(metavar="PATH", help="CSV or Parquet file with the bars of one symbol.")
     ] = None,
     timeframe: Annotated[
-        str | None, typer.Option(metavar="BAR", help="Length of a bar (default: 1d).")
+        list[str] | None,
+        typer.Option(metavar="BAR", help="Length of a bar, e.g. 1m, 1h; repeatable (default: 1d)."),
     ] = None,
     start: Annotated[str | None, typer.Option(metavar="YYYY-MM-DD", help="First day, inclusive.")] = None,
     end: Annotated[str | None, typer.Option(metavar="YYYY-MM-DD", help="Last day, inclusive.")] = None,
@@ -37,11 +43,25 @@ def ingest(
     timezone: Annotated[
         str | None, typer.Option(metavar="ZONE", help="Zone of times without one (default: UTC).")
     ] = None,
-    calendar: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Trading calendar, e.g. XNYS, 24/7.")
+    label: Annotated[
+        Literal["open", "close"] | None,
+        typer.Option(help="Do the file's intraday times name a bar's open or its close (default: open)?"),
     ] = None,
+    calendar: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Trading calendar, e.g. XNYS, CMES, 24/7.")
+    ] = None,
+    refetch: Annotated[
+        bool, typer.Option("--refetch", help="Fetch what is stored as well, to find what was restated.")
+    ] = False,
+    replace: Annotated[
+        bool, typer.Option("--replace", help="Put the bars in the place of all that is stored of the series.")
+    ] = False,
+    refresh: Annotated[
+        bool,
+        typer.Option("--refresh", help="Bring all stored series up to date, each from its own source."),
+    ] = False,
 ) -> None:
-    """Bring bars from a source into the lake.
+    """Bring bars from a source into the lake; what is stored is not fetched again.
 
     Example: gpt-trader data ingest --symbol ACME --file acme.csv --column timestamp=Date --column close=Last
     """
@@ -53,9 +73,13 @@ def ingest(
             "symbols": symbol or None,
             "source": source,
             "file": file,
-            "timeframe": timeframe,
+            "timeframes": timeframe or None,
             "start": start,
             "end": end,
+            "label": label,
+            "refetch": refetch or None,
+            "replace": replace or None,
+            "refresh": refresh or None,
             "columns": pairs(column or [], option="column") or None,
             "timezone": timezone,
             "calendar": calendar,
@@ -91,6 +115,10 @@ def show(
 
 def register(app: typer.Typer) -> None:
     """Put the commands on the group."""
+    from cli.commands import credentials, market, query, versions
+
     app.command()(ingest)
     app.command("list")(list_symbols)
     app.command()(show)
+    for part in (market, versions, credentials, query):
+        part.register(app)

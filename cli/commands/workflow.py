@@ -44,6 +44,15 @@ def run(
             help="A field of the request, or a parameter of its strategy (also as params.NAME); repeatable.",
         ),
     ] = None,
+    as_of: Annotated[
+        str | None,
+        typer.Option(
+            "--as-of",
+            "--snapshot",
+            metavar="TIME|SNAPSHOT",
+            help="Read the lake as it was at a time, or by a snapshot's id (default: newest).",
+        ),
+    ] = None,
     follow: Annotated[bool, typer.Option("--follow", help="Wait for the end and show the result.")] = False,
 ) -> None:
     """Start a run of a workflow; with --follow, wait for its result (Ctrl-C cancels it).
@@ -53,7 +62,7 @@ def run(
     from cli.actions.workflow import run_workflow
     from cli.runs.parameters import pairs
 
-    run_workflow(name, pairs(param or []), follow=follow)
+    run_workflow(name, pairs(param or []), as_of=as_of, follow=follow)
 
 
 def runs(
@@ -99,7 +108,10 @@ def result(run_id: RunId) -> None:
 
 
 def reproduce(run_id: RunId) -> None:
-    """Run once more what a run did and compare the result hashes: exit code 1 if they differ."""
+    """Run once more what a run did, on the snapshot that it read; exit code 1 if the result is another.
+
+    Says what differs: code, libraries, data, and each metric.
+    """
     from cli.actions.workflow import reproduce_run
 
     reproduce_run(run_id)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 from collections.abc import Collection, Mapping
@@ -87,7 +88,7 @@ def make_plan(settings: Settings, home: Home, only: Collection[str] = ()) -> Pla
 
 def settings_environment(settings: Settings) -> dict[str, str]:
     """Return the settings that were given (not the defaults) as environment names and values."""
-    given = {name: getattr(settings, name) for name in settings.model_fields_set}
+    given = {name: settings.plain(name) for name in settings.model_fields_set}
     return {f"{ENV_PREFIX}{name.upper()}": _text(value) for name, value in given.items() if value is not None}
 
 
@@ -234,4 +235,4 @@ def _text(value: object) -> str:
     reveal = getattr(value, "get_secret_value", None)
     if reveal is not None:
         return str(reveal())
-    return str(value).lower() if isinstance(value, bool) else str(value)
+    return json.dumps(value) if isinstance(value, bool | dict) else str(value)

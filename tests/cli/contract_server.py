@@ -50,6 +50,7 @@ class Run:
     request: dict[str, Any]
     state: str = "SCHEDULED"
     message: str | None = None
+    reproduces: str | None = None
     events: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
 
     def tell(self, kind: str, **values: Any) -> None:
@@ -82,17 +83,23 @@ class Contract:
     answering: threading.Event = field(default_factory=lambda: _set(threading.Event()))
     #: Where a run's report is, as its result says.
     report: str = "/runs/report.html"
+    #: What a reproduced run has otherwise than its original, as the API says it.
+    differences: list[dict[str, Any]] = field(default_factory=list)
+    #: Its result hash: the original's, unless a test says otherwise.
+    reproduced_hash: str = "f" * 64
+    #: The lake's snapshots, newest first, as the API shows each.
+    snapshots: list[dict[str, Any]] = field(default_factory=list)
     #: Answer 404 to the event stream: an older server.
     without_stream: bool = False
     changed: threading.Condition = field(default_factory=threading.Condition)
     url: str = ""
 
-    def start(self, flow: str, body: dict[str, Any], key: str) -> Run:
+    def start(self, flow: str, body: dict[str, Any], key: str, reproduces: str | None = None) -> Run:
         request = validated(SLICES[flow].request_type(), body)
         with self.changed:
             if key in self.by_key:
                 return self.runs[self.by_key[key]]
-            run = Run(str(uuid.uuid4()), flow, request.model_dump(mode="json"))
+            run = Run(str(uuid.uuid4()), flow, request.model_dump(mode="json"), reproduces=reproduces)
             self.by_key[key] = run.id
             self.runs[run.id] = run
             self._play(run, request)
@@ -196,11 +203,21 @@ class Handler(BaseHTTPRequestHandler):
                 self._json(202, self._view(run))
             case ("POST", "workflows", "runs", run_id, "reproduce"):
                 before = self._run(run_id)
-                self._start(before.flow, before.request)
+                self._start(before.flow, before.request, reproduces=run_id)
+            case ("GET", "workflows", "runs", run_id, "reproduction"):
+                self._json(200, self._reproduction(self._run(run_id)))
             case ("GET", "workflows", name):
                 if name not in SLICES:
                     raise NotFound(f"no workflow {name}")
                 self._json(200, _workflow(name))
+            case ("GET", "market", "snapshots"):
+                names = ("id", "created_at", "parent")
+                listed = [{name: each[name] for name in names} for each in self.contract.snapshots]
+                self._json(200, _listing(listed))
+            case ("GET", "market", "snapshots", wanted):
+                self._snapshot(wanted)
+            case ("POST", "market", "collect"):
+                self._collect(body)
             case ("GET", "market", "symbols"):
                 self._json(200, _listing([_symbol("AAPL", 2), _symbol("MSFT", 0)]))
             case ("GET", "market", "bars", symbol):
@@ -210,13 +227,13 @@ class Handler(BaseHTTPRequestHandler):
             case _:
                 raise NotFound(f"{self.command} {self.path} does not exist")
 
-    def _start(self, flow: str, body: Any) -> None:
+    def _start(self, flow: str, body: Any, *, reproduces: str | None = None) -> None:
         key = self.headers.get("Idempotency-Key")
         if not key:
             raise Refused.of(Problem("Idempotency-Key", None, "is missing"))
         if flow not in SLICES:
             raise NotFound(f"no workflow {flow}")
-        run = self.contract.start(flow, body, key)
+        run = self.contract.start(flow, body, key, reproduces)
         if self.contract.lost_answers:
             self.contract.lost_answers -= 1
             self.close_connection = True
@@ -234,6 +251,29 @@ class Handler(BaseHTTPRequestHandler):
         page = found[first : first + 2]
         more = str(first + 2) if first + 2 < len(found) else None
         self._json(200, {"items": page, "next_cursor": more})
+
+    def _reproduction(self, run: Run) -> dict[str, Any]:
+        if run.reproduces is None:
+            raise NotFound(f"run {run.id} reproduces no other")
+        return {
+            "run_id": run.id,
+            "original_run_id": run.reproduces,
+            "snapshot_id": "s1",
+            "result_hash": self.contract.reproduced_hash,
+            "equal": self.contract.reproduced_hash == "f" * 64,
+            "differences": self.contract.differences,
+        }
+
+    def _snapshot(self, wanted: str) -> None:
+        for each in self.contract.snapshots:
+            if each["id"] == wanted and not each.get("collected"):
+                return self._json(200, each)
+        raise NotFound(f"no snapshot {wanted}")
+
+    def _collect(self, body: Any) -> None:
+        done = {"snapshots": ["a" * 32, "b" * 32], "files": 3, "bytes": 1_250_000, "kept": 5}
+        days = body["older_than_days"]
+        self._json(200, {"dry_run": body["dry_run"], "older_than_days": 90 if days is None else days} | done)
 
     def _bars(self, symbol: str) -> None:
         if symbol != "AAPL":
@@ -366,8 +406,14 @@ def _result(run: Run, report: str) -> dict[str, Any]:
     if run.state != "COMPLETED":
         raise Conflict(f"run {run.id} is {run.state}")
     if run.flow == "data":
-        symbols = [{"symbol": symbol, "bars": 2} for symbol in run.request["symbols"]]
-        return {"run_id": run.id, "flow": "data", "state": run.state, "snapshot_id": "s1", "symbols": symbols}
+        counts = {"added": 2, "restated": 0, "unchanged": 0, "quarantined": 0}
+        said = {"quality": "ok", "reasons": {}, "remarks": [], "error": None}
+        series = [
+            {"symbol": symbol, "timeframe": "1d", "source": "csv", **counts, **said}
+            for symbol in run.request["symbols"]
+        ]
+        found = {"series": series, "failed": 0, "skipped": [], "findings": []}
+        return {"run_id": run.id, "flow": "data", "state": run.state, "snapshot_id": "s1", **found}
     return {
         "run_id": run.id,
         "flow": run.flow,

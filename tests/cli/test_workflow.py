@@ -133,8 +133,90 @@ def test_a_finished_run_is_shown_and_reproduced(server: Contract, cli: Command) 
     assert "total return" in cli("workflow", "result", run).out
     again = cli("workflow", "reproduce", run)
     assert again.code == 0
-    assert f"same result hash as run {run}" in again.err
-    assert len(server.runs) == 2
+    _, reproduced = server.runs
+    assert f"run {reproduced} has the same result as run {run}" in again.out
+    assert "nothing differs" in again.out
+    for_scripts = cli("--output", "json", "workflow", "reproduce", run)
+    assert json.loads(for_scripts.out) == {
+        "run_id": list(server.runs)[-1],
+        "original_run_id": run,
+        "snapshot_id": "s1",
+        "result_hash": "f" * 64,
+        "equal": True,
+        "differences": [],
+    }
+
+
+NEWER = {"what": "code version", "original": "0.1.0", "now": "0.2.0"}
+SHARPE = {"what": "metric sharpe", "original": 0.75, "now": 0.7500000000000001}
+
+
+def test_newer_code_with_the_same_result_is_no_failure(server: Contract, cli: Command) -> None:
+    server.differences = [NEWER]
+    cli("workflow run backtest --param symbol=AAPL")
+    (run,) = server.runs
+    again = cli("workflow", "reproduce", run)
+    assert again.code == 0
+    assert "has the same result as" in again.out
+    assert "0.2.0" in again.out
+
+
+def test_another_result_is_printed_with_what_differs_and_then_fails(server: Contract, cli: Command) -> None:
+    server.differences, server.reproduced_hash = [NEWER, SHARPE], "e" * 64
+    cli("workflow run backtest --param symbol=AAPL")
+    (run,) = server.runs
+    again = cli("--output", "json", "workflow", "reproduce", run)
+    told = json.loads(again.out)
+    assert (again.code, told["equal"], told["differences"]) == (1, False, [NEWER, SHARPE])
+    assert json.loads(again.err.splitlines()[-1])["type"] == "run-failed"
+    shown = cli("workflow", "reproduce", run)
+    assert shown.code == 1
+    assert "has another result than" in shown.out
+    assert "0.7500000000000001" in shown.out
+    assert cli("--output", "csv", "workflow", "reproduce", run).out.splitlines() == [
+        "what,original,now",
+        "code version,0.1.0,0.2.0",
+        "metric sharpe,0.75,0.7500000000000001",
+    ]
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "backtest --symbol AAPL --as-of 2026-01-31",
+        "backtest --symbol AAPL --snapshot 2026-01-31",
+        "workflow run backtest --param symbol=AAPL --as-of 2026-01-31",
+        "workflow run backtest --param symbol=AAPL --snapshot 2026-01-31",
+        "workflow run backtest --param symbol=AAPL --param snapshot=2026-01-31",
+    ],
+)
+def test_a_version_is_one_field_whatever_it_is_called(server: Contract, cli: Command, words: str) -> None:
+    assert cli(words).code == 0
+    (run,) = server.runs.values()
+    assert run.request["snapshot"] == "2026-01-31"
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("data --param symbols=AAPL --as-of 2026-01-31", "data reads no snapshot: it changes the newest"),
+        ("backtest --param symbol=AAPL --param snapshot=3f9c1a --as-of 2026-01-31", "is given twice"),
+    ],
+)
+def test_a_version_that_means_nothing_is_refused(
+    server: Contract, cli: Command, words: str, said: str
+) -> None:
+    refused = cli(f"workflow run {words}")
+    assert (refused.code, refused.out) == (2, "")
+    assert said in refused.err
+    assert server.asked == []
+
+
+def test_an_unknown_workflow_of_a_remote_server_gets_the_version_as_it_is(
+    remote: Contract, cli: Command
+) -> None:
+    assert cli("workflow run sweep --param trials=5 --snapshot 123456").code == 2  # no such workflow there
+    assert remote.bodies == [{"trials": 5, "snapshot": "123456"}]
 
 
 def test_ingest_names_the_file_by_its_whole_path(server: Contract, process: Command, tmp_path: Path) -> None:
@@ -142,7 +224,7 @@ def test_ingest_names_the_file_by_its_whole_path(server: Contract, process: Comm
     words = "data ingest --symbol ACME --file acme.csv --column timestamp=Date --column close=Last"
     done = process(f"--output json {words}", cwd=tmp_path)
     assert done.code == 0, done.err
-    assert json.loads(done.out)["symbols"] == [{"symbol": "ACME", "bars": 2}]
+    assert [(row["symbol"], row["added"]) for row in json.loads(done.out)["series"]] == [("ACME", 2)]
     assert server.bodies[0]["file"] == str(tmp_path / "acme.csv")
     assert server.bodies[0]["columns"] == {"timestamp": "Date", "close": "Last"}
 
