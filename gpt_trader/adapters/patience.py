@@ -48,7 +48,7 @@ class Patience:
             try:
                 return call()
             except Passing as passing:
-                wait = self._wait(attempt, passing.retry_after)
+                wait = self.wait_before(attempt, passing.retry_after)
                 if attempt == self.attempts or wait > self.longest_wait:
                     raise SourceUnavailable(
                         f"{what}: {passing.reason} (tried {attempt} times); what has come in is kept: "
@@ -57,7 +57,8 @@ class Patience:
                 self.sleep(wait)
         raise AssertionError("attempts must be at least 1")
 
-    def _wait(self, attempt: int, retry_after: float | None) -> float:
+    def wait_before(self, attempt: int, retry_after: float | None) -> float:
+        """Return the seconds to wait after the failure of an attempt (from 1 on)."""
         if retry_after is not None:
             return retry_after
         ceiling = min(self.first_wait * 2 ** (attempt - 1), self.longest_wait)
