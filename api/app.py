@@ -19,7 +19,19 @@ from api.launcher import Launcher
 from api.middleware import BodyLimit, RequestFrame, TrustedSource
 from api.prefect_server import PrefectServer
 from api.principals import LocalKey, ensure_key
-from api.routes import market, runs, slices, strategies, system, workflows
+from api.routes import (
+    instruments,
+    market,
+    market_cache,
+    market_query,
+    market_versions,
+    quality,
+    runs,
+    slices,
+    strategies,
+    system,
+    workflows,
+)
 from api.run_states import RunStates, listen
 from gpt_trader.settings import Home, Settings
 from storage import database
@@ -72,6 +84,11 @@ def create_app(
         workflows.router,
         strategies.router,
         market.router,
+        market_query.router(),
+        market_cache.router(),
+        instruments.router,
+        quality.router,
+        market_versions.router,
     ):
         app.include_router(router)
     errors.install(app)

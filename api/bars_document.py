@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
-from datetime import date
+from datetime import date, datetime, timedelta
 from typing import Any, Final
 
 import numpy as np
@@ -36,7 +36,10 @@ class Found:
 
 @dataclass(frozen=True)
 class BarsQuery:
-    """Which bars: the newest `limit` from `start` to `end` (inclusive days, UTC) of the snapshot `as_of`."""
+    """Which bars: the newest `limit` from `start` to `end` (inclusive days, UTC) of the snapshot `as_of`.
+
+    With `after` the oldest `limit` of those that open later than it.
+    """
 
     symbol: str
     timeframe: str
@@ -45,10 +48,11 @@ class BarsQuery:
     as_of: str | None
     limit: int
     adjust: Adjustment
+    after: datetime | None = None
 
     def tag(self, found: Found, media_type: str) -> str:
         """Return the entity tag, a hash of what the bars depend on; weak, as the snapshot's id may differ."""
-        what = (found.content, self.start, self.end, self.limit, self.adjust, media_type)
+        what = (found.content, self.start, self.end, self.after, self.limit, self.adjust, media_type)
         named = repr((self.symbol, self.timeframe, *map(str, what)))
         return f'W/"{hashlib.sha256(named.encode()).hexdigest()[:32]}"'
 
@@ -76,8 +80,13 @@ def encode(lake: Lake, query: BarsQuery, found: Found, media_type: str) -> bytes
     """Read the bars and return the document in this media type; errors as `Lake.bars`."""
     stored = lake.bars(query.symbol, query.timeframe, snapshot=found.snapshot_id, adjust=query.adjust)
     first, stop = stored.between(query.start, query.end)
+    if query.after is not None:
+        local, zone = query.after.replace(tzinfo=None), query.after.utcoffset() or timedelta()
+        after = np.datetime64(local, "us") - np.timedelta64(zone)  # Python's own ends with the year 9999
+        first = max(first, int(np.searchsorted(stored.time, after, "right")))
     inside = stored[first : max(first, stop)]
-    chosen = inside[max(len(inside) - query.limit, 0) :]
+    surplus = max(len(inside) - query.limit, 0)
+    chosen = inside[surplus:] if query.after is None else inside[: len(inside) - surplus]
     if media_type == JSON:
         return _json(chosen, query, found.snapshot_id, truncated=len(chosen) < len(inside))
     table = pa.table({"time": pa.array(chosen.time, pa.timestamp("us", "UTC")), **_columns(chosen)})

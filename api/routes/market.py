@@ -7,7 +7,7 @@ from datetime import date, datetime
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Header, Query, Response
-from pydantic import BaseModel
+from pydantic import AwareDatetime, BaseModel
 
 from api.admission import listed_instruments
 from api.bars_document import MEDIA_TYPES, BarsQuery, encode, find
@@ -76,6 +76,10 @@ async def bars_query(
     as_of: Annotated[
         str | None, Query(max_length=64, description="A snapshot's id, or a time: the newest then.")
     ] = None,
+    after: Annotated[
+        AwareDatetime | None,
+        Query(description="Only bars that open later, and of them the oldest `limit`: to read page by page."),
+    ] = None,
     limit: Annotated[int, Query(ge=1, le=100_000, description="The newest so many of them.")] = 1000,
     adjust: Annotated[
         Adjustment, Query(description="For splits and dividends, for splits alone, or as printed.")
@@ -86,7 +90,7 @@ async def bars_query(
         raise UnknownName.among("timeframe", timeframe, list(TIMEFRAMES))
     if start is not None and end is not None and start > end:
         raise Refused.of(Problem("start", str(start), f"is after end {end}", allowed="start ≤ end"))
-    return BarsQuery(symbol, timeframe, start, end, as_of, limit, adjust)
+    return BarsQuery(symbol, timeframe, start, end, as_of, limit, adjust, after)
 
 
 @router.get("/symbols", summary="List the symbols", responses=declared(401, 403, 500))
@@ -112,11 +116,19 @@ async def show_bars(
     accept: Annotated[str | None, Header()] = None,
     if_none_match: Annotated[str | None, Header()] = None,
 ) -> Response:
-    """Return JSON, CSV or an Arrow stream by `Accept`; the entity tag changes only when the bars do."""
+    """Return JSON, CSV or an Arrow stream by `Accept`; the entity tag changes only when the bars do.
+
+    The header `X-Snapshot-Id` names the snapshot: give it as `as_of` for further pages of the same bars.
+    """
     media_type = chosen_media_type(accept, MEDIA_TYPES)
     found = await asyncio.to_thread(find, context.lake, query)
     tag = query.tag(found, media_type)
-    headers = {"ETag": tag, "Vary": "Accept", "Cache-Control": "private, no-cache"}
+    headers = {
+        "ETag": tag,
+        "Vary": "Accept",
+        "Cache-Control": "private, no-cache",
+        "X-Snapshot-Id": found.snapshot_id,
+    }
     if has_current(if_none_match, tag):
         return Response(status_code=304, headers=headers)
     content = await asyncio.to_thread(encode, context.lake, query, found, media_type)

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import time
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from pathlib import Path
 
 import duckdb
 import numpy as np
 import pytest
 
-from gpt_trader.errors import CorruptLake, NotFound, Refused
+from gpt_trader.corporate_actions import CorporateActions
+from gpt_trader.errors import BadBars, CorruptLake, NotFound, Refused
+from gpt_trader.raw_bars import RawBars
 from storage.lake import Lake
 from storage.query import connect, query
 from tests.lake_samples import AAPL, IBM, changed, some_bars
@@ -37,6 +39,85 @@ def test_bars_are_adjusted_with_the_raw_ones_beside(lake: Lake):
     assert rows["raw_close"] == raw.close.tolist()
     assert set(rows["factor"]) == {0.5}
     assert rows["time"][0] == datetime(2020, 1, 1, tzinfo=UTC)
+
+
+ACTIONS = CorporateActions.of(
+    {date(2020, 1, 20): 3.0, date(2020, 3, 2): 2.0},
+    {date(2019, 12, 1): 9.0, date(2020, 2, 3): 0.07, date(2020, 3, 2): 0.13, date(2021, 1, 1): 1.0},
+)
+
+
+def with_factor(raw: RawBars, factor: np.ndarray) -> RawBars:
+    return RawBars(raw.time, raw.open, raw.high, raw.low, raw.close, raw.volume, factor)
+
+
+def unadjusted(raw: RawBars) -> RawBars:
+    return with_factor(raw, np.ones(len(raw)))
+
+
+@pytest.mark.parametrize("timeframe", ["1d", "4h"])
+@pytest.mark.parametrize("actions", [None, CorporateActions.none(), ACTIONS], ids=["unknown", "none", "some"])
+@pytest.mark.parametrize("own_ratio", [True, False])
+def test_the_views_multiply_by_what_the_lake_multiplies_by(
+    tmp_path: Path, timeframe: str, actions: CorporateActions | None, own_ratio: bool
+):
+    """Bit for bit, beside a series that has no actions."""
+    lake = Lake(tmp_path / "lake")
+    lake.upsert(IBM, timeframe, some_bars(50, timeframe=timeframe, seed=2), source="sample")
+    raw = some_bars(500, timeframe=timeframe, start="2019-12-20")
+    ratio = np.random.default_rng(3).uniform(0.2, 1, len(raw))
+    raw = with_factor(raw, ratio) if own_ratio else unadjusted(raw)
+    lake.upsert(AAPL, timeframe, raw, source="csv", actions=actions)
+    for symbol in ("AAPL", "IBM"):
+        sql = f"SELECT * FROM bars_{timeframe} WHERE symbol = '{symbol}' ORDER BY time"
+        found = query(lake, sql).to_pydict()
+        bars, stored = lake.bars(symbol, timeframe), lake.raw_bars(symbol, timeframe)
+        for name in ("open", "high", "low", "close", "volume"):
+            assert found[name] == getattr(bars, name).tolist(), name
+            assert found[f"raw_{name}"] == getattr(stored, name).tolist(), name
+        assert [t.replace(tzinfo=None) for t in found["time"]] == bars.time.tolist()
+        assert (np.array(found["raw_close"]) * found["factor"]).tolist() == found["close"]
+
+
+def test_new_actions_change_what_is_seen_and_an_older_snapshot_keeps_its_own(lake: Lake):
+    sql = "SELECT sum(volume) v FROM bars_1d WHERE symbol = 'AAPL'"
+    before, known = lake.current(), query(lake, sql).to_pylist()[0]["v"]
+    assert before is not None
+    for ratio in (2.0, 4.0):
+        lake.replace_actions("AAPL", CorporateActions.of({date(2021, 1, 1): ratio}))
+        assert query(lake, sql).to_pylist() == [{"v": known * ratio}]
+    assert query(lake, sql, snapshot=before.id).to_pylist() == [{"v": known}]
+
+
+def test_actions_are_a_table(lake: Lake):
+    assert query(lake, "FROM actions").num_rows == 0
+    lake.replace_actions("IBM", ACTIONS)
+    rows = query(lake, "FROM Actions WHERE symbol = 'IBM' AND split > 1 ORDER BY ex_date").to_pylist()
+    assert rows == [
+        {"symbol": "IBM", "ex_date": date(2020, 1, 20), "split": 3.0, "dividend": 0.0},
+        {"symbol": "IBM", "ex_date": date(2020, 3, 2), "split": 2.0, "dividend": 0.13},
+    ]
+
+
+def test_actions_that_contradict_the_prices_keep_nobody_from_other_series(lake: Lake):
+    """`Lake.bars` refuses that series too; its raw bars can be read to find out why."""
+    lake.upsert(AAPL, "1h", unadjusted(some_bars(100, timeframe="1h")), source="csv")
+    lake.upsert(IBM, "1h", unadjusted(some_bars(100, timeframe="1h")), source="csv")
+    lake.replace_actions("AAPL", CorporateActions.of(None, {date(2020, 1, 3): 1e6}))
+    with pytest.raises(BadBars, match="is not below the close"):
+        lake.bars("AAPL", "1h")
+    for column in ("close", "volume", "factor"):
+        with pytest.raises(
+            Refused, match=r"AAPL: the dividend of 1e\+06 on 2020-01-03 is not below the close"
+        ):
+            query(lake, f"SELECT max({column}) FROM bars_1h")
+    assert query(lake, "SELECT count(close) n FROM bars_1h WHERE symbol = 'IBM'").to_pylist() == [{"n": 100}]
+    assert query(lake, "SELECT count(raw_close) n FROM bars_1h").to_pylist() == [{"n": 200}]
+
+
+def test_columns_that_share_a_name_are_told_apart(lake: Lake):
+    found = query(lake, "SELECT 1 AS a, 2 AS a, 3 AS a_1, 4 AS a")
+    assert found.column_names == ["a", "a_1", "a_1_1", "a_2"]
 
 
 def test_each_timeframe_is_a_view_over_all_its_files(lake: Lake):
@@ -82,8 +163,14 @@ def test_rows_beyond_the_limit_are_cut_and_that_is_said(lake: Lake):
 
 def test_an_empty_lake_has_its_tables(tmp_path: Path):
     assert query(Lake(tmp_path / "lake"), "FROM series").num_rows == 0
-    with pytest.raises(Refused, match=r"(?s)bars_1d does not exist.*allowed: tables series, instruments"):
+    with pytest.raises(
+        Refused, match=r"(?s)bars_1d does not exist.*allowed: tables series, instruments, actions"
+    ):
         query(Lake(tmp_path / "lake"), "FROM bars_1d")
+
+
+def content(lake: Lake) -> list[tuple[Path, bytes]]:
+    return sorted((p, p.read_bytes()) for p in lake.root.rglob("*") if p.is_file())
 
 
 @pytest.mark.parametrize(
@@ -98,6 +185,9 @@ def test_an_empty_lake_has_its_tables(tmp_path: Path):
         ("SELECT * FROM glob('/etc/*')", "Permission Error"),
         ("SELECT * FROM sniff_csv('/etc/passwd')", "Permission Error"),
         ("SELECT getenv('HOME')", "getenv does not exist"),
+        ("SELECT * FROM read_text('/proc/self/environ')", "Permission Error"),
+        ("SELECT * FROM query('COPY (SELECT 1) TO x')", "the query failed"),
+        ("SELECT " + "(" * 40_000 + "1" + ")" * 40_000, "expression depth limit"),
         ("SELECT * FROM secret_of_this_program", "secret_of_this_program does not exist"),
         ("ATTACH '{lake}/x.db'", "ATTACH is not a query: the lake is read-only"),
         ("INSTALL httpfs", "is not a query"),
@@ -120,11 +210,11 @@ def test_an_empty_lake_has_its_tables(tmp_path: Path):
 def test_what_is_not_a_query_over_the_lake_is_refused(lake: Lake, sql: str, complaint: str):
     secret_of_this_program = np.arange(3)
     file = lake.root / lake.entry("AAPL").files[0].path
-    before = sorted((p, p.stat().st_size) for p in lake.root.rglob("*"))
+    before = content(lake)
     quoted = {"lake": str(lake.root).replace("'", "''"), "file": str(file).replace("'", "''")}
     with pytest.raises(Refused, match=complaint):
         query(lake, sql.format(**quoted))
-    assert sorted((p, p.stat().st_size) for p in lake.root.rglob("*")) == before
+    assert content(lake) == before
     assert len(lake.bars("AAPL")) == 100
     assert len(secret_of_this_program) == 3
 
@@ -172,4 +262,5 @@ def test_a_damaged_file_is_not_read(lake: Lake):
     path.unlink()
     path.write_bytes(content)
     with pytest.raises(CorruptLake, match="gpt-trader data ingest --symbol IBM --source sample"):
-        query(lake, "SELECT 1")
+        query(lake, "SELECT count(*) FROM BARS_1D")
+    assert query(lake, "SELECT count(*) n FROM bars_4h").to_pylist() == [{"n": 3000}]
