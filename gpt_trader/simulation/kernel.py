@@ -1,0 +1,240 @@
+"""One bar of trading: the step that sweeps run compiled over whole arrays, and sessions bar by bar.
+
+The rules are those of `gpt_trader.backtesting.execution`; vectorbt is this kernel's referee, in the tests on random
+bars and at run time on what a sweep shows. In short: a target decided at a bar's close is filled at the next open; a
+change of target closes what is held in full and opens anew; stops hang on the entry's fill price and are watched from
+the bar after it, at the open first, then the loss before the profit; a position whose loss eats the account is
+liquidated with exactly nothing left.
+
+Everything is plain floats in named tuples, so that the same function runs compiled by numba and, as `step.py_func`, in
+plain Python. Amounts are in the instrument's currency, units signed (short below 0).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+import numpy as np
+from numba import njit
+
+if TYPE_CHECKING:
+    from gpt_trader.bars import Bars, Floats
+    from gpt_trader.requests import BacktestRequest
+
+#: Why a fill happened.
+ENTRY: Final = 1
+TARGET: Final = 2
+STOP_LOSS: Final = 3
+TAKE_PROFIT: Final = 4
+RUIN: Final = 5
+
+#: A cover that costs more than the cash by less than this is rounding.
+_ROUNDING: Final = 1e-9
+
+
+class Terms(NamedTuple):
+    """What a simulation costs and risks: fractions, as in `BacktestRequest`; a stop that is not set is NaN."""
+
+    commission: float
+    slippage: float
+    size: float
+    stop_loss: float
+    take_profit: float
+
+
+class Bar(NamedTuple):
+    """Prices of one bar."""
+
+    open: float
+    high: float
+    low: float
+    close: float
+
+
+class Prices(NamedTuple):
+    """Prices of many bars, (n,) each."""
+
+    open: Floats
+    high: Floats
+    low: Floats
+    close: Floats
+
+
+class Curve(NamedTuple):
+    """Room for what a simulation finds at each close: equity and signed units, (n,) each."""
+
+    equity: Floats
+    position: Floats
+
+    @classmethod
+    def empty(cls, bars: int) -> Curve:
+        """Return room for so many bars."""
+        return cls(np.empty(bars), np.empty(bars))
+
+
+class Account(NamedTuple):
+    """What is carried from bar to bar: cash, signed units, the entry's fill price, the target that was wanted last.
+
+    `ruined` is 1.0 once nothing is left; nothing is traded then.
+    """
+
+    cash: float
+    units: float
+    entry_price: float
+    wanted: float
+    ruined: float
+
+
+class Fill(NamedTuple):
+    """One fill: signed units (0: there was none), price with slippage, commission paid, and why (`ENTRY`, …)."""
+
+    units: float
+    price: float
+    commission: float
+    reason: int
+
+
+NOTHING: Final = Fill(0.0, 0.0, 0.0, 0)
+
+
+def terms_of(request: BacktestRequest) -> Terms:
+    """Return a request's costs, size and stops."""
+    loss = np.nan if request.stop_loss is None else request.stop_loss
+    profit = np.nan if request.take_profit is None else request.take_profit
+    return Terms(request.commission, request.slippage, request.size, loss, profit)
+
+
+def prices_of(bars: Bars) -> Prices:
+    """Return the prices of bars as the kernel takes them."""
+    return Prices(*(np.ascontiguousarray(getattr(bars, name)) for name in Prices._fields))
+
+
+def opened(capital: float) -> Account:
+    """Return an account that holds cash alone."""
+    return Account(float(capital), 0.0, 0.0, 0.0, 0.0)
+
+
+@njit(cache=True, error_model="numpy", inline="always")
+def step(account: Account, bar: Bar, wanted: float, terms: Terms) -> tuple[Account, Fill, Fill]:
+    """Trade one bar and return the account at its close, the fill that left a position, the one that entered one.
+
+    `wanted` is the target decided at the close of the bar before, within [−1, 1].
+    """
+    cash, units, entry_price, held = account.cash, account.units, account.entry_price, account.wanted
+    left, entered = NOTHING, NOTHING
+    if account.ruined:
+        return account, left, entered
+    ruined = 0.0
+    if units != 0.0:
+        if cash + units * bar.open <= 0.0:
+            return Account(0.0, 0.0, 0.0, wanted, 1.0), Fill(-units, -cash / units, 0.0, RUIN), entered
+        price, reason = _exit(units, entry_price, bar, wanted != held, terms)
+        if reason != 0:
+            cash, left = _leave(cash, units, price, reason, terms)
+            units = 0.0
+            if left.reason == RUIN:
+                return Account(0.0, 0.0, 0.0, wanted, 1.0), left, entered
+    if wanted not in (held, 0.0) and cash > 0.0:
+        cash, entered = _enter(cash, wanted, bar.open, terms)
+        units, entry_price = entered.units, entered.price
+    if units != 0.0 and cash + units * bar.close <= 0.0:
+        left = Fill(-units, -cash / units, 0.0, RUIN)
+        cash, units, ruined = 0.0, 0.0, 1.0
+    return Account(cash, units, entry_price, wanted, ruined), left, entered
+
+
+@njit(cache=True, error_model="numpy", inline="always")
+def _exit(units: float, entry_price: float, bar: Bar, changed: bool, terms: Terms) -> tuple[float, int]:
+    """Return at which price, before slippage, a position of an earlier bar is left, and why; reason 0: it stays."""
+    if changed:
+        return bar.open, TARGET
+    side = 1.0 if units > 0.0 else -1.0
+    # A stop that is not set is NaN, and no comparison with it holds.
+    loss = entry_price * (1.0 - side * terms.stop_loss)
+    profit = entry_price * (1.0 + side * terms.take_profit)
+    if side * (bar.open - loss) <= 0.0:
+        return bar.open, STOP_LOSS
+    if side * (bar.open - profit) >= 0.0:
+        return bar.open, TAKE_PROFIT
+    worst, best = (bar.low, bar.high) if units > 0.0 else (bar.high, bar.low)
+    if side * (worst - loss) <= 0.0:
+        return loss, STOP_LOSS
+    if side * (best - profit) >= 0.0:
+        return profit, TAKE_PROFIT
+    return 0.0, 0
+
+
+@njit(cache=True, error_model="numpy", inline="always")
+def _leave(cash: float, units: float, price: float, reason: int, terms: Terms) -> tuple[float, Fill]:
+    """Return the cash after a position is sold or covered, and the fill; a cover that cannot be paid is a ruin."""
+    fill_price = price * (1.0 - terms.slippage) if units > 0.0 else price * (1.0 + terms.slippage)
+    commission = abs(units) * fill_price * terms.commission
+    if units < 0.0 and -units * fill_price + commission > cash * (1.0 + _ROUNDING):
+        return 0.0, Fill(-units, -cash / units, 0.0, RUIN)
+    return cash + units * fill_price - commission, Fill(-units, fill_price, commission, reason)
+
+
+@njit(cache=True, error_model="numpy", inline="always")
+def _enter(cash: float, wanted: float, price: float, terms: Terms) -> tuple[float, Fill]:
+    """Return the cash after |wanted| · size of it has become a position, commission included, and the fill."""
+    side = 1.0 if wanted > 0.0 else -1.0
+    fill_price = price * (1.0 + side * terms.slippage)
+    units = side * abs(wanted) * terms.size * cash / (fill_price * (1.0 + terms.commission))
+    commission = abs(units) * fill_price * terms.commission
+    return cash - units * fill_price - commission, Fill(units, fill_price, commission, ENTRY)
+
+
+@njit(cache=True, error_model="numpy")
+def run(prices: Prices, targets: Floats, capital: float, terms: Terms, curve: Curve) -> tuple[int, float]:
+    """Step through all bars, write `curve`, and return the number of entries and the costs paid.
+
+    `targets` is (n,): `targets[i]`, decided at the close of bar i, is filled at the open of bar i + 1, the last one
+    never. Costs are commission and slippage.
+    """
+    account = Account(capital, 0.0, 0.0, 0.0, 0.0)
+    entries, costs, wanted = 0, 0.0, 0.0
+    unwatched = np.isnan(terms.stop_loss) and np.isnan(terms.take_profit)
+    i, bars = 0, len(targets)
+    while i < bars:
+        paid = account.cash >= -_ROUNDING * account.units * account.entry_price
+        if wanted == account.wanted and (account.units == 0.0 or (account.units > 0.0 and paid and unwatched)):
+            # Nothing can happen until the target changes: there is no position, or a long one that is paid and has no
+            # stop. A step would only value it; most bars are like that.
+            cash, units = account.cash, account.units
+            while i < bars:
+                curve.equity[i] = cash + units * prices.close[i]
+                curve.position[i] = units
+                i += 1
+                if targets[i - 1] != wanted:
+                    break
+            wanted = targets[i - 1]
+            continue
+        bar = Bar(prices.open[i], prices.high[i], prices.low[i], prices.close[i])
+        account, left, entered = step(account, bar, wanted, terms)
+        wanted = targets[i]
+        if entered.units != 0.0:
+            entries += 1
+            costs += entered.commission + _slipped(entered, terms)
+        if left.units != 0.0 and left.reason != RUIN:
+            costs += left.commission + _slipped(left, terms)
+        curve.equity[i] = account.cash + account.units * bar.close
+        curve.position[i] = account.units
+        i += 1
+    return entries, costs
+
+
+@njit(cache=True, error_model="numpy", inline="always")
+def _slipped(fill: Fill, terms: Terms) -> float:
+    """Return what slippage cost: the fill was reference · (1 ± slippage)."""
+    side = 1.0 if fill.units > 0.0 else -1.0
+    return abs(fill.units) * fill.price * terms.slippage / (1.0 + side * terms.slippage)
+
+
+def simulate(bars: Bars, targets: Floats, request: BacktestRequest) -> Curve:
+    """Return equity and units at each close, as `gpt_trader.backtesting.execution.execute` finds them.
+
+    Args as there: bars of the range only, targets within the request's direction.
+    """
+    curve = Curve.empty(len(bars))
+    run(prices_of(bars), np.ascontiguousarray(targets), request.capital, terms_of(request), curve)
+    return curve

@@ -1,0 +1,76 @@
+"""The kernel against its referees: vectorbt and the hand simulation, on random bars, targets, costs and stops."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from gpt_trader.backtesting.execution import execute, load_vectorbt
+from gpt_trader.bars import Bars, Floats
+from gpt_trader.requests import BacktestRequest
+from gpt_trader.simulation import kernel
+from tests.property.test_engine_vs_hand import LEVELS, gapping_bars, requests
+from tests.reference_simulation import by_hand
+
+SIDES = {"long": (0, 1), "short": (-1, 0), "both": (-1, 1)}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _compiled() -> None:
+    load_vectorbt()  # seconds: not to be charged to an example
+
+
+def targets_for(bars: Bars, request: BacktestRequest, choices: st.DataObject) -> Floats:
+    runs = st.tuples(st.sampled_from(LEVELS), st.integers(1, 8))
+    drawn = choices.draw(st.lists(runs, max_size=30))
+    wanted = [level for level, bars_held in drawn for _ in range(bars_held)]
+    return np.clip([*wanted, *[0.0] * len(bars)][: len(bars)], *SIDES[request.direction])
+
+
+@settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(bars=gapping_bars(), request=requests(), choices=st.data())
+def test_equity_and_position_are_vectorbts(
+    bars: Bars, request: BacktestRequest, choices: st.DataObject
+) -> None:
+    targets = targets_for(bars, request, choices)
+    equity, position = kernel.simulate(bars, targets, request)
+    referee = execute(bars, targets, request)
+    scale = referee.equity.max() + np.abs(referee.position * bars.close).max()
+    np.testing.assert_allclose(equity, referee.equity, rtol=1e-9, atol=1e-12 * scale)
+    np.testing.assert_allclose(position, referee.position, rtol=1e-9)
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(bars=gapping_bars(), request=requests(), choices=st.data())
+def test_stepped_bar_by_bar_in_plain_python_it_is_the_same(
+    bars: Bars, request: BacktestRequest, choices: st.DataObject
+) -> None:
+    targets = targets_for(bars, request, choices)
+    equity, position = kernel.simulate(bars, targets, request)
+    hand = by_hand(bars, targets.tolist(), request)
+    account, terms, wanted, trades = kernel.opened(request.capital), kernel.terms_of(request), 0.0, 0
+    for i in range(len(bars)):
+        bar = kernel.Bar(*(float(getattr(bars, name)[i]) for name in kernel.Bar._fields))
+        before = account
+        account, left, entered = kernel.step.py_func(account, bar, wanted, terms)
+        wanted = float(targets[i])
+        trades += entered.units != 0.0
+        assert account.units == pytest.approx(before.units + left.units + entered.units, abs=1e-12)
+        assert account.cash + account.units * bar.close == pytest.approx(equity[i], rel=1e-12, abs=1e-12)
+        assert account.units == pytest.approx(position[i], rel=1e-12)
+    assert trades == len(hand.trades)
+
+
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(bars=gapping_bars(), request=requests(), choices=st.data())
+def test_costs_and_entries_are_those_of_the_hand_simulation(
+    bars: Bars, request: BacktestRequest, choices: st.DataObject
+) -> None:
+    targets = targets_for(bars, request, choices)
+    hand = by_hand(bars, targets.tolist(), request)
+    prices, terms = kernel.prices_of(bars), kernel.terms_of(request)
+    entries, costs = kernel.run(prices, targets, request.capital, terms, kernel.Curve.empty(len(bars)))
+    assert entries == len(hand.trades)
+    assert costs == pytest.approx(hand.costs, rel=1e-9)
