@@ -184,6 +184,7 @@ _MEANING: Final[dict[int, str]] = {
     409: "Conflict with what stands already",
     413: "Body over 1 MiB",
     422: "Refused input; `errors` names each field",
+    429: "Too much at once; try again later",
     500: "Unexpected failure; the log has it under the request id",
     502: "The source of the data does not answer",
     503: "A part of the engine does not answer",

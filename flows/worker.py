@@ -67,7 +67,11 @@ PRELOAD: Final = (
 WARM: Final = ("flows.rehearsal:rehearse", "gpt_trader.backtesting.engine:warm_up")
 
 #: Called when the template has been idle for a second: what a run would build for itself, in half a second more.
-LATER: Final = ("tasks.provenance:remember", "gpt_trader.backtesting.warm:report")
+LATER: Final = (
+    "tasks.provenance:remember",
+    "gpt_trader.backtesting.warm:report",
+    "gpt_trader.calendars:read_common",
+)
 
 #: How often the claims of a life before are looked at, while there are any.
 _SWEEP_SECONDS: Final = 1.0

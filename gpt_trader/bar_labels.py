@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpt_trader.bars import Flags, Times
-from gpt_trader.calendars import Anchor, Calendar, clock_floor, expected_labels
+from gpt_trader.calendars import Anchor, Calendar, clock_floor, expected_labels, monday_of
 from gpt_trader.instruments import TIMEFRAMES
 
 _TINY: Final = np.timedelta64(1, "us")
@@ -68,7 +68,8 @@ class Grid:
             return 0
         opens_or_closes = (time, time - _TINY)
         return min(
-            int(np.count_nonzero(self._known(t) & (t >= self.latest[self._place(t)]))) for t in opens_or_closes
+            int(np.count_nonzero(self._known(t) & (t >= self.latest[self._place(t)])))
+            for t in opens_or_closes
         )
 
     def _place(self, time: Times) -> NDArray[np.intp]:
@@ -159,10 +160,12 @@ def _labelled(
         (_tried(time, grid_of(anchor), shifts, closed=True) for anchor in _anchors(timeframe)),
         key=lambda tried: tried.misfits,
     )
-    # Of each session (of daily bars: week) the last label must lie outside, or it is a stray bar that does.
-    unit = "datetime64[D]" if TIMEFRAMES[timeframe] < timedelta(days=1) else "datetime64[W]"
-    stretches = len(np.unique(closed.label.astype(unit)))
-    evident = best.misfits * 2 >= stretches and closed.misfits <= _CONVINCING * best.misfits
+    # The last label of each session (of daily bars: week) that ended must lie outside, or it is a stray bar that does.
+    if TIMEFRAMES[timeframe] < timedelta(days=1):
+        ended = np.count_nonzero(np.diff(closed.grid.span_ending_after(closed.label)))
+    else:
+        ended = np.count_nonzero(np.diff(monday_of(closed.label)))
+    evident = best.misfits * 2 >= ended and closed.misfits <= _CONVINCING * best.misfits
     return closed if evident else best
 
 
@@ -207,4 +210,3 @@ def _spans_of(time: Times, on: Grid, shift: np.timedelta64) -> NDArray[np.intp]:
     Taken an hour early no bar leaves its session at the end; before its start, that session is still the next to end.
     """
     return on.span_ending_after(time + shift - _HOUR)
-

@@ -167,6 +167,12 @@ def _unwarned() -> Iterator[None]:
         yield
 
 
+def read_common() -> None:
+    """Read the calendars of most instruments now: a process that forks others spares them 0.2 s each."""
+    for name in ("XNYS", "24/7"):
+        calendar(name).sessions(date.min, date.min)
+
+
 def trading(instrument: Instrument, name: str | None) -> Instrument:
     """Return the instrument with a calendar and the facts that it implies; unchanged for None.
 

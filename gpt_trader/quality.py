@@ -8,8 +8,6 @@ from typing import TYPE_CHECKING, Any, Final, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-from gpt_trader.instruments import TIMEFRAMES
-
 if TYPE_CHECKING:
     import numpy as np
 
@@ -189,16 +187,16 @@ class Verdict:
 
 
 def gap_spans(verdict: Verdict) -> tuple[Times, Times]:
-    """Return starts and ends (each (k,), half-open, oldest first) of the stretches of which bars are missing.
+    """Return the first and the last missing label (each (k,), inclusive) of every gap, oldest first.
 
-    In the labels of the series: a trade from one label to another is affected if they enclose a part of a span.
+    As the series would label them: a trade from one label to another is affected if a missing one lies between.
     """
     import numpy as np
 
     gaps = sorted((f.first, f.last) for f in verdict.findings if f.rule == "gaps")
-    starts: Times = np.array([first for first, _ in gaps], "datetime64[us]")
+    firsts: Times = np.array([first for first, _ in gaps], "datetime64[us]")
     lasts: Times = np.array([last for _, last in gaps], "datetime64[us]")
-    return starts, lasts + np.timedelta64(TIMEFRAMES[verdict.timeframe])
+    return firsts, lasts
 
 
 def suspects(verdict: Verdict, time: Times) -> Flags:

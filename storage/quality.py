@@ -65,12 +65,12 @@ def _named(
     connection: duckdb.DuckDBPyConnection, every: Sequence[Prepared], policy: Policy
 ) -> Iterator[tuple[int, Finding]]:
     """Yield the findings of the rules that name bars, with the place of their series."""
-    for table in (rules.STEPS, rules.SCALES, rules.MOVES, rules.SPLITS):
+    for table in (rules.STEPS, rules.SCALES, rules.STALE, rules.MOVES, rules.SPLITS):
         connection.execute(table)
     for rule, query in rules.RULES.items():
         if policy.severity(rule) == "off":
             continue
-        for place, first, last, bars, detail in _rows(connection, query):
+        for place, first, last, bars, detail, _ in _rows(connection, query):
             yield place, _finding(rule, every[place], policy, times([first, last]), bars=bars, detail=detail)
 
 

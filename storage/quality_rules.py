@@ -1,6 +1,6 @@
 """The rules as SQL over the tables of `storage.quality_tables`: one query a rule, over all series at once.
 
-Each answers with rows s, first, last (BIGINT times), bars, detail: one for each unbroken run of bars.
+Each answers with rows s, first, last (BIGINT times), bars, detail, last_n: one for each unbroken run of bars.
 """
 
 # ruff: noqa: S608 - the SQL is put together of this module's own constants
@@ -21,6 +21,9 @@ _RATIOS: Final = (
 )  # fmt: skip
 
 _FINITE: Final = " AND ".join(f"isfinite({name})" for name in VALUES)
+_BROKEN: Final = f"""(least(open, high, low, close) <= 0 OR factor <= 0 OR volume < 0 OR high < low
+        OR high < greatest(open, close) * (1 - {OHLC_TOLERANCE})
+        OR low > least(open, close) * (1 + {OHLC_TOLERANCE}))"""
 #: Median absolute deviation × this is the standard deviation of a normal distribution.
 _SIGMA: Final = 1.4826
 
@@ -28,31 +31,37 @@ _SIGMA: Final = 1.4826
 def _runs(flagged: str) -> str:
     """Return the runs of adjacent bars among the flagged ones; `flagged` selects s, n, time, detail."""
     return f"""
-        SELECT s, min(time) AS first, max(time) AS last, count(*) AS bars, min_by(detail, n) AS detail
+        SELECT s, min(time) AS first, max(time) AS last, count(*) AS bars, min_by(detail, n) AS detail,
+               max(n) AS last_n
         FROM (SELECT *, n - row_number() OVER (PARTITION BY s ORDER BY n) AS run FROM ({flagged}))
         GROUP BY s, run ORDER BY s, first
     """
 
 
 #: Made before the rules are asked. A window without an order follows the scan, and needs no sorting: the bars come
-#: in order of `n`, in one thread. Prices that are no numbers above zero have no return.
+#: in order of `n`, in one thread. Bars that are broken by the rules `finite` and `ohlc` have no return,
+#: and those that repeat the bar before none that would measure anything.
 STEPS: Final = f"""
     CREATE TABLE steps AS
     WITH usable AS (
-        SELECT s, n, time, volume, explained, open, close,
+        SELECT s, n, time, explained, CASE WHEN good THEN volume END AS volume,
+               CASE WHEN good THEN close * volume END AS money,
                CASE WHEN good THEN ln(close) END AS ln_close, CASE WHEN good THEN ln(open) END AS ln_open,
                CASE WHEN good THEN ln(high) - ln(low) END AS height,
                CASE WHEN good THEN greatest(ln(high) - ln(greatest(open, close)), ln(least(open, close)) - ln(low))
                END AS wick
-        FROM (SELECT *, {_FINITE} AND least(open, high, low, close) > 0 AS good FROM bars)
+        FROM (SELECT *, {_FINITE} AND NOT {_BROKEN} AS good FROM bars)
     ), followed AS (
         SELECT *, lag(s) OVER () IS NOT DISTINCT FROM s AS follows, lag(ln_close) OVER () AS before,
-               lag(time) OVER () AS time_before
+               lag(time) OVER () AS time_before,
+               coalesce(ln_close = lag(ln_close) OVER () AND ln_open = lag(ln_open) OVER ()
+                   AND height = lag(height) OVER (), false) AS repeats
         FROM usable
     )
-    SELECT s, n, time, volume, close * volume AS money, height, wick, explained,
-           CASE WHEN follows THEN ln_close - before + explained END AS r,
-           CASE WHEN follows THEN ln_open - before + explained END AS jump,
+    SELECT s, n, time, volume, money, explained,
+           CASE WHEN NOT repeats THEN height END AS height, CASE WHEN NOT repeats THEN wick END AS wick,
+           CASE WHEN follows AND NOT repeats THEN ln_close - before + explained END AS r,
+           CASE WHEN follows AND NOT repeats THEN ln_open - before + explained END AS jump,
            CASE WHEN follows AND intraday THEN greatest((time - time_before) / step, 1.0) ELSE 1.0 END AS apart,
            coalesce(follows AND intraday AND time - time_before - step >= 2700000000, false) AS rested
     FROM followed JOIN series USING (s)
@@ -70,15 +79,29 @@ SCALES: Final = f"""
     FROM steps GROUP BY s
 """
 
+_SAME: Final = " AND ".join(f"{name} = lag({name}) OVER ()" for name in ("s", "open", "high", "low", "close"))
+_REPEATED: Final = f"""
+    SELECT s, n, time, CASE WHEN volume = 0 THEN 'the same prices again, without volume'
+        ELSE 'the same prices and volume again' END AS detail
+    FROM (SELECT s, n, time, volume, {_SAME} AND (volume = 0 OR volume = lag(volume) OVER ()) AS same FROM bars)
+    WHERE same
+"""
+STALE: Final = f"""
+    CREATE TABLE stale AS
+    SELECT runs.* FROM ({_runs(_REPEATED)}) AS runs JOIN series USING (s), policy
+    WHERE bars >= stale_bars AND bars * step >= stale_minutes * 60000000
+"""
+
 #: The few bars that moved far, with what surrounds them: ten bars before and after, the next one not counted. Where
-#: the market itself got wild, a wild bar is none of the feed's faults.
+#: the market itself got wild, a wild bar is none of the feed's faults; and the bar after a stale run makes up for it.
 MOVES: Final = f"""
     CREATE TABLE moves AS
     WITH far AS (
         SELECT steps.*, middle, scales.height AS usual_height,
                greatest(calm * sqrt(least(apart, 1440)), CASE WHEN rested THEN reopening ELSE 0 END) AS spread
         FROM steps JOIN scales USING (s), policy
-        WHERE calm > 0 AND (abs(r - middle) > least(outlier_z, split_z) * spread
+        WHERE calm > 0 AND n NOT IN (SELECT last_n + 1 FROM stale) AND (
+            abs(r - middle) > least(outlier_z, split_z) * spread
             OR abs(jump - middle) > split_z * spread
             OR wick > outlier_z * greatest(usual_height, calm))
     ), near AS (
@@ -145,29 +168,13 @@ _OHLC: Final = f"""
         WHEN volume < 0 THEN 'volume is negative'
         WHEN high < low THEN 'high is below low'
         ELSE 'high or low does not contain open and close' END AS detail
-    FROM bars WHERE {_FINITE} AND (
-        least(open, high, low, close) <= 0 OR factor <= 0 OR volume < 0 OR high < low
-        OR high < greatest(open, close) * (1 - {OHLC_TOLERANCE})
-        OR low > least(open, close) * (1 + {OHLC_TOLERANCE}))
+    FROM bars WHERE {_FINITE} AND {_BROKEN}
 """
 
 _NOT_FINITE: Final = f"""
     SELECT s, n, time, CASE {" ".join(f"WHEN NOT isfinite({name}) THEN '{name}'" for name in VALUES)} END
         || ' is not a finite number' AS detail
     FROM bars WHERE NOT ({_FINITE})
-"""
-
-_SAME: Final = " AND ".join(f"{name} = lag({name}) OVER ()" for name in ("s", "open", "high", "low", "close"))
-_REPEATED: Final = f"""
-    SELECT s, n, time, CASE WHEN volume = 0 THEN 'the same prices again, without volume'
-        ELSE 'the same prices and volume again' END AS detail
-    FROM (SELECT s, n, time, volume, {_SAME} AND (volume = 0 OR volume = lag(volume) OVER ()) AS same FROM bars)
-    WHERE same
-"""
-_STALE: Final = f"""
-    SELECT runs.* FROM ({_runs(_REPEATED)}) AS runs JOIN series USING (s), policy
-    WHERE bars >= stale_bars AND bars * step >= stale_minutes * 60000000
-    ORDER BY s, runs.first
 """
 
 _SPLIT_FINDINGS: Final = """
@@ -191,7 +198,7 @@ _RESTATED: Final = f"""
     FROM bars AS b JOIN revisions AS r USING (s, time), policy WHERE {_APART} > restated_tolerance
 """
 
-#: Rules that name bars. Runs of `stale` are its own measure.
+#: Rules that name bars.
 RULES: Final[Mapping[RuleName, str]] = {
     "extra_sessions": _runs(
         "SELECT s, n, time, 'the calendar has no session then' AS detail FROM bars WHERE outside"
@@ -199,7 +206,7 @@ RULES: Final[Mapping[RuleName, str]] = {
     "duplicates": _runs(_DUPLICATES),
     "ohlc": _runs(_OHLC),
     "finite": _runs(_NOT_FINITE),
-    "stale": _STALE,
+    "stale": "SELECT * FROM stale ORDER BY s, first",
     "outliers": _runs(_OUTLIERS),
     "splits": _runs(_SPLIT_FINDINGS),
     "restated": _runs(_RESTATED),
@@ -240,8 +247,8 @@ GAPS: Final = """
         WINDOW near AS (PARTITION BY s ORDER BY i RANGE BETWEEN 60 PRECEDING AND 60 FOLLOWING)
     ), judged AS (
         SELECT *, others / (others + present) AS share,
-               greatest((others_then + 1) / (others_then + present_then + 1), others_near / (others_near + present_near))
-                   AS share_then
+               greatest((others_then + 1) / (others_then + present_then + 1),
+                        others_near / (others_near + present_near)) AS share_then
         FROM counted
     )
     SELECT s, first, last, bars,

@@ -45,9 +45,7 @@ def labels(name: str, timeframe: str, first: str, last: str, anchor: Anchor = "o
 def labels_of(spans: Sequence[tuple[str, str]], timeframe: str) -> Times:
     """Return the labels of spans given as (open, close) in UTC."""
     step = np.timedelta64(TIMEFRAMES[timeframe])
-    return np.concatenate(
-        [np.arange(np.datetime64(a, "us"), np.datetime64(b, "us"), step) for a, b in spans]
-    )
+    return np.concatenate([np.arange(np.datetime64(a, "us"), np.datetime64(b, "us"), step) for a, b in spans])
 
 
 def series(

@@ -132,17 +132,21 @@ async def check_symbol(
 async def _answer(context: Context, what: Checked, symbols: tuple[str, ...], accept: str | None) -> Response:
     media_type = chosen_media_type(accept, _MEDIA_TYPES)
     now = datetime.now(UTC)
-    found = await asyncio.to_thread(_verdicts, context, what, symbols, now)
+    snapshot_id, found = await asyncio.to_thread(_verdicts, context, what, symbols, now)
     if media_type == HTML:
-        from gpt_trader.quality_page import render_page  # brings Jinja along
+        from gpt_trader.quality_page import render_html  # brings Jinja along
 
-        page = await asyncio.to_thread(render_page, found, now)
+        checked_at = now.strftime("%Y-%m-%dT%H:%M:%SZ")
+        page = await asyncio.to_thread(render_html, found, checked_at=checked_at, snapshot_id=snapshot_id)
         return Response(page, media_type=HTML, headers={"Content-Security-Policy": _PAGE_POLICY})
     listing = Listing[VerdictView](items=[VerdictView.model_validate(each.document()) for each in found])
     return Response(listing.model_dump_json(), media_type=media_type, headers={"Vary": "Accept"})
 
 
-def _verdicts(context: Context, what: Checked, symbols: tuple[str, ...], now: datetime) -> list[Verdict]:
+def _verdicts(
+    context: Context, what: Checked, symbols: tuple[str, ...], now: datetime
+) -> tuple[str | None, list[Verdict]]:
+    """Return the snapshot that was judged, and the verdicts."""
     lake = context.lake
     with lake.pinned(what.as_of) as snapshot:
         identity = snapshot.id if snapshot else None
@@ -157,4 +161,5 @@ def _verdicts(context: Context, what: Checked, symbols: tuple[str, ...], now: da
             if entry.timeframe in what.timeframes and (not symbols or entry.symbol in symbols)
         ]
         policy = context.settings.quality
-        return list(verdicts(lake, keys, policy, snapshot=identity, start=what.start, end=what.end, now=now))
+        found = verdicts(lake, keys, policy, snapshot=identity, start=what.start, end=what.end, now=now)
+        return identity, list(found)

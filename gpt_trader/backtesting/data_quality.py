@@ -65,6 +65,17 @@ def refuse_gaps(verdict: Verdict) -> None:
         )
 
 
+def refuse_blocked(verdict: Verdict) -> None:
+    """Raise Refused that names the first finding for which the quality policy blocks a series."""
+    blocking = [finding for finding in verdict.findings if finding.severity == "block"]
+    if blocking:
+        first = blocking[0]
+        raise Refused(
+            f"{verdict.symbol} {verdict.timeframe}: the quality policy blocks {first.rule} ({first.detail}, "
+            f"{iso(first.first)} to {iso(first.last)}); mend the bars, or change the setting quality.rules"
+        )
+
+
 def warnings(quality: dict[str, Any], verdict: Verdict, trades: Sequence[Trade]) -> tuple[str, ...]:
     """Return what a user must not overlook, a sentence each."""
     said = []

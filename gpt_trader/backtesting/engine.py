@@ -17,7 +17,7 @@ from gpt_trader.strategies.base import Strategy
 
 if TYPE_CHECKING:
     from gpt_trader.bars import Bars, Floats
-    from gpt_trader.requests import BacktestRequest
+    from gpt_trader.requests import BacktestRequest, SimulationRequest
 
 #: Beyond ±1 by no more than this is rounding, not leverage.
 _ROUNDING = 1e-9
@@ -52,8 +52,8 @@ def simulate(
         Refused: The strategy's targets are not finite numbers of [−1, 1], one a bar; or the request sells short
             what cannot be.
     """
-    _require_bars(bars, first, strategy, request)
-    _require_shortable(bars, request)
+    require_bars(bars, first, strategy, request)
+    require_shortable(bars, request)
     durations: dict[str, float] = {}
 
     @contextmanager
@@ -66,8 +66,7 @@ def simulate(
 
     traded = bars[first:]
     with stage("targets"):
-        targets = _checked(strategy.targets(bars, first), len(bars), strategy)[first:]
-        targets = _allowed(targets, request)
+        targets = wanted_targets(strategy, bars, first, request)
     with stage("simulate"):
         execution = execute(traded, targets, request)
     with stage("metrics"):
@@ -100,7 +99,15 @@ def simulate(
     )
 
 
-def _require_bars(bars: Bars, first: int, strategy: Strategy, request: BacktestRequest) -> None:
+def wanted_targets(strategy: Strategy, bars: Bars, first: int, request: SimulationRequest) -> Floats:
+    """Return a strategy's targets on `bars[first:]`, without the sides that the request does not trade.
+
+    Raises Refused where they are not finite numbers of [−1, 1], one a bar.
+    """
+    return _allowed(_checked(strategy.targets(bars, first), len(bars), strategy)[first:], request)
+
+
+def require_bars(bars: Bars, first: int, strategy: Strategy, request: SimulationRequest) -> None:
     """Raise NotEnoughBars if there is nothing to trade or nothing to decide from."""
     if first < 0:
         raise ValueError(f"first is {first}, an index of bars is ≥ 0")
@@ -128,7 +135,8 @@ def _require_bars(bars: Bars, first: int, strategy: Strategy, request: BacktestR
     raise NotEnoughBars(str(problem), problems=[problem])
 
 
-def _require_shortable(bars: Bars, request: BacktestRequest) -> None:
+def require_shortable(bars: Bars, request: SimulationRequest) -> None:
+    """Raise Refused where the request sells short what cannot be."""
     if request.direction != "long" and not bars.instrument.shortable:
         raise Refused.of(
             Problem("direction", request.direction, f"{bars.symbol} cannot be sold short", "long", "long")
@@ -154,7 +162,7 @@ def _broken(strategy: Strategy, message: str) -> Refused:
     return Refused.of(Problem("strategy", strategy.name, message, "one finite number of [-1, 1] a bar"))
 
 
-def _allowed(targets: Floats, request: BacktestRequest) -> Floats:
+def _allowed(targets: Floats, request: SimulationRequest) -> Floats:
     """Return the targets without the sides that the request does not trade."""
     low = 0.0 if request.direction == "long" else -1.0
     high = 0.0 if request.direction == "short" else 1.0

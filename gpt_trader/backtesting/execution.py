@@ -50,7 +50,7 @@ if TYPE_CHECKING:
 
     from gpt_trader.backtesting.result import Trade
     from gpt_trader.bars import Bars, Floats
-    from gpt_trader.requests import BacktestRequest
+    from gpt_trader.requests import SimulationRequest
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ class Execution:
     trades: tuple[Trade, ...]
 
 
-def execute(bars: Bars, targets: Floats, request: BacktestRequest) -> Execution:
+def execute(bars: Bars, targets: Floats, request: SimulationRequest) -> Execution:
     """Simulate `targets` on `bars` with the request's capital, costs, size and stops (see the module).
 
     Args:
@@ -137,7 +137,7 @@ def _interleaved(auction: NDArray[Any], session: NDArray[Any]) -> NDArray[Any]:
     return np.stack((auction, session), axis=1).reshape(-1, 1)
 
 
-def _simulate(rows: _Rows, request: BacktestRequest) -> NDArray[Any]:
+def _simulate(rows: _Rows, request: SimulationRequest) -> NDArray[Any]:
     """Run vectorbt's signal simulation and return its order records."""
     kernels, enums = load_vectorbt()
     stops = request.stop_loss is not None or request.take_profit is not None

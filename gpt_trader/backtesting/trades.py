@@ -13,7 +13,7 @@ from gpt_trader.backtesting.result import Trade
 
 if TYPE_CHECKING:
     from gpt_trader.bars import Bars
-    from gpt_trader.requests import BacktestRequest
+    from gpt_trader.requests import SimulationRequest
 
 #: Codes in vectorbt's trade records (`TradeDirection`, `TradeStatus` of `vectorbt.portfolio.enums`).
 _LONG: Final = 0
@@ -21,7 +21,7 @@ _CLOSED: Final = 1
 
 
 def trades_of(
-    records: NDArray[Any], bars: Bars, closing: NDArray[np.bool_], request: BacktestRequest
+    records: NDArray[Any], bars: Bars, closing: NDArray[np.bool_], request: SimulationRequest
 ) -> tuple[Trade, ...]:
     """Return vectorbt's trade records as trades, in order of entry.
 
@@ -34,7 +34,7 @@ def trades_of(
     return tuple(_trade(record, bars, closing, request) for record in records)
 
 
-def _trade(record: np.void, bars: Bars, closing: NDArray[np.bool_], request: BacktestRequest) -> Trade:
+def _trade(record: np.void, bars: Bars, closing: NDArray[np.bool_], request: SimulationRequest) -> Trade:
     side = 1 if record["direction"] == _LONG else -1
     size, entry_price, exit_price = (float(record[k]) for k in ("size", "entry_price", "exit_price"))
     entered, left = int(record["entry_idx"]) // 2, int(record["exit_idx"]) // 2
@@ -63,7 +63,7 @@ def _slippage_paid(side: int, size: float, price: float, slippage: float) -> flo
 
 
 def _reason(
-    side: int, by_target: bool, entry_price: float, exit_price: float, request: BacktestRequest
+    side: int, by_target: bool, entry_price: float, exit_price: float, request: SimulationRequest
 ) -> str:
     """Tell why a closed trade was closed; a stop-loss lies on the losing side of the entry's fill price."""
     if by_target:
@@ -74,7 +74,7 @@ def _reason(
     return "stop_loss" if side * (reference - entry_price) < 0 else "take_profit"
 
 
-def ruined(trades: tuple[Trade, ...], bars: Bars, bar: int, request: BacktestRequest) -> tuple[Trade, ...]:
+def ruined(trades: tuple[Trade, ...], bars: Bars, bar: int, request: SimulationRequest) -> tuple[Trade, ...]:
     """Close the open short, if there is one, at `bar`, at the price that leaves exactly nothing of the account."""
     if not trades or trades[-1].exit_time is not None:
         return trades

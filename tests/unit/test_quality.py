@@ -46,6 +46,7 @@ BROKEN = {
     "NaN factor": (with_values(walk(DAYS), 40, factor=np.nan), "finite", "factor is not a finite number"),
     "high below low": (with_values(walk(DAYS), 40, high=80.0), "ohlc", "high is below low"),
     "low above close": (with_values(walk(DAYS), 40, low=walk(DAYS).high[40]), "ohlc", "does not contain"),
+    "close in cents alone": (scaled(walk(DAYS), 40, 100, ["close"]), "ohlc", "does not contain"),
     "low of zero": (with_values(walk(DAYS), 40, low=0.0), "ohlc", "not above zero"),
     "negative volume": (with_values(walk(DAYS), 40, volume=-1.0), "ohlc", "volume is negative"),
     "factor of zero": (with_values(walk(DAYS), 40, factor=0.0), "ohlc", "factor is not above zero"),
@@ -102,7 +103,9 @@ def test_minutes_must_repeat_for_an_hour():
         ("stale", "2024-01-01T00:41", "2024-01-01T01:40", 60)
     ]
     soon = Policy(stale_bars=3, stale_minutes=0)
-    assert found(repeated(walk(MINUTES), 40, 3), policy=soon, timeframe="1m", calendar="24/7")[0][0] == "stale"
+    assert (
+        found(repeated(walk(MINUTES), 40, 3), policy=soon, timeframe="1m", calendar="24/7")[0][0] == "stale"
+    )
 
 
 def test_a_step_on_many_times_the_usual_volume_is_news():
@@ -235,7 +238,7 @@ def test_the_gaps_of_a_thinly_traded_market_are_a_note(share, seed):
 
 @pytest.mark.parametrize("share", [0.02, 0.1, 0.4])
 def test_an_outage_of_a_thinly_traded_market_is_a_gap(share):
-    bars, keep = thin(1, share)
+    bars, _ = thin(1, share)
     outage = (bars.time >= MINUTES[2000]) & (bars.time < MINUTES[2060])
     gapped = bars[~outage]
     (gap,) = verdict(gapped, timeframe="1m", calendar="24/7").findings
@@ -265,11 +268,10 @@ def test_a_liquid_market_has_every_gap_reported():
     assert [f[3] for f in found(daily)] == [1] * 19, "daily bars of any market"
 
 
-def test_gap_spans_are_half_open_and_sorted():
-    judged = verdict(without(walk(DAYS), 100, slice(40, 43)))
-    starts, ends = gap_spans(judged)
-    assert starts.tolist() == [DAYS[40].item(), DAYS[100].item()]
-    assert ends.tolist() == [(DAYS[42] + np.timedelta64(1, "D")).item(), (DAYS[100] + np.timedelta64(1, "D")).item()]
+def test_gap_spans_are_the_first_and_last_missing_labels_in_order():
+    firsts, lasts = gap_spans(verdict(without(walk(DAYS), 100, slice(40, 43))))
+    assert firsts.tolist() == DAYS[[40, 100]].tolist()
+    assert lasts.tolist() == DAYS[[42, 100]].tolist()
     none, _ = gap_spans(verdict(walk(DAYS)))
     assert none.shape == (0,)
     assert none.dtype == "M8[us]"

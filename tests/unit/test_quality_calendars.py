@@ -84,7 +84,9 @@ def test_the_hours_of_the_exchange_have_no_findings(name, spans, timeframe):
     judged = verdict(bars, calendar=name, timeframe=timeframe)
     assert (judged.findings, judged.notes, judged.status) == ((), (), "ok")
     assert judged.calendar == name
-    optional = (bars.time >= np.datetime64("2024-01-15T18:00")) & (bars.time < np.datetime64("2024-01-15T22:00"))
+    optional = (bars.time >= np.datetime64("2024-01-15T18:00")) & (
+        bars.time < np.datetime64("2024-01-15T22:00")
+    )
     assert judged.expected == len(bars) - np.count_nonzero(optional)
 
 
@@ -154,7 +156,9 @@ def test_another_clock_is_one_finding_and_undone_before_gaps_are_judged(
     assert {f.rule for f in judged.findings} == ({"timezone", "label"} if closed else {"timezone"})
     assert all((f.first, f.last) == (bars.time[0], bars.time[-1]) for f in judged.findings)
     lost = bars.time[len(bars) // 2 : len(bars) // 2 + 3]
-    gapped = verdict(without(bars, slice(len(bars) // 2, len(bars) // 2 + 3)), calendar=name, timeframe=timeframe)
+    gapped = verdict(
+        without(bars, slice(len(bars) // 2, len(bars) // 2 + 3)), calendar=name, timeframe=timeframe
+    )
     gaps = [(f.first, f.last, f.count) for f in gapped.findings if f.rule == "gaps"]
     assert gaps == [(lost[0], lost[-1], 3)], "as the series labels its bars"
 
@@ -164,7 +168,9 @@ def test_the_detail_names_the_hours():
     bars = moved(walk(time), clock(time, {"2024-01-01": -5, "2024-03-10": -4}))
     (finding,) = verdict(bars, timeframe="5m").findings
     assert finding.detail.startswith("times are 4 or 5 hours behind UTC")
-    (finding,) = verdict(moved(walk(time), clock(time, {"2024-01-01": 1, "2024-03-10": 2})), timeframe="5m").findings
+    (finding,) = verdict(
+        moved(walk(time), clock(time, {"2024-01-01": 1, "2024-03-10": 2})), timeframe="5m"
+    ).findings
     assert finding.detail.startswith("times are 1 or 2 hours ahead of UTC")
     (finding,) = verdict(moved(walk(time), np.timedelta64(2, "h")), timeframe="5m").findings
     assert finding.detail == "times are 2 hours ahead of UTC"
@@ -229,7 +235,9 @@ def test_a_holiday_is_an_extra_session_and_a_session_a_gap():
     time = labels("XNYS", "1d", "2023-01-01", "2023-12-31")
     with_holiday = np.sort(np.append(time, np.datetime64("2023-07-04", "us")))
     assert found(walk(with_holiday)) == [("extra_sessions", "2023-07-04T00:00", "2023-07-04T00:00", 1)]
-    over_weekend = without(walk(time), *np.flatnonzero(np.isin(time, np.array(["2023-07-07", "2023-07-10"], "M8[us]"))))
+    over_weekend = without(
+        walk(time), *np.flatnonzero(np.isin(time, np.array(["2023-07-07", "2023-07-10"], "M8[us]")))
+    )
     assert found(over_weekend) == [("gaps", "2023-07-07T00:00", "2023-07-10T00:00", 2)]
 
 
