@@ -7,7 +7,11 @@ warms up on 200 bars and a backtest that saw 20 years compute the same bits.
 
 from __future__ import annotations
 
-from typing import Final
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from functools import wraps
+from typing import Final, TypeVar, cast
 
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
@@ -16,6 +20,38 @@ from gpt_trader.bars import Flags, Floats
 
 #: Differences below this fraction are rounding, not information (a flat price is not a crossover).
 ROUNDING: Final = 1e-12
+
+
+_Indicator = TypeVar("_Indicator", bound=Callable[..., Floats])
+
+#: What was computed already, by indicator, array and period, while somebody remembers; with the array, so that its
+#: identity is not given to another one.
+_Memory = dict[tuple[str, int, int], tuple[Floats, Floats]]
+_memory: ContextVar[_Memory | None] = ContextVar("indicators computed already", default=None)
+
+
+@contextmanager
+def remembering() -> Iterator[None]:
+    """Compute each indicator of an array once within the block: variants of a sweep share most of them."""
+    token = _memory.set({})
+    try:
+        yield
+    finally:
+        _memory.reset(token)
+
+
+def _once(indicator: _Indicator) -> _Indicator:
+    @wraps(indicator)
+    def remembered(values: Floats, period: int = 1) -> Floats:
+        memory = _memory.get()
+        if memory is None:
+            return indicator(values, period)
+        key = (indicator.__name__, id(values), period)
+        if key not in memory:
+            memory[key] = values, indicator(values, period)
+        return memory[key][1].copy()  # the caller's own, as ever
+
+    return cast("_Indicator", remembered)
 
 
 def _window_sum(values: Floats, period: int) -> Floats:
@@ -27,6 +63,7 @@ def _window_sum(values: Floats, period: int) -> Floats:
     return total
 
 
+@_once
 def sma(values: Floats, period: int) -> Floats:
     """Return the simple moving average, shape (n,); NaN for the first `period` − 1 values."""
     result = np.full(len(values), np.nan)
@@ -35,6 +72,7 @@ def sma(values: Floats, period: int) -> Floats:
     return result
 
 
+@_once
 def rolling_std(values: Floats, period: int) -> Floats:
     """Return the sample standard deviation (n − 1) over `period` ≥ 2 values, shape (n,); NaN before.
 
@@ -52,6 +90,7 @@ def rolling_std(values: Floats, period: int) -> Floats:
     return result
 
 
+@_once
 def z_score(values: Floats, period: int) -> Floats:
     """Return (value − mean) / standard deviation (n − 1) over `period`, shape (n,).
 
@@ -63,6 +102,7 @@ def z_score(values: Floats, period: int) -> Floats:
         return np.where(flat, 0.0, (values - mean) / deviation)
 
 
+@_once
 def change(values: Floats, period: int = 1) -> Floats:
     """Return value / value `period` bars before − 1, shape (n,); NaN for the first `period` values."""
     result = np.full(len(values), np.nan)
@@ -70,6 +110,7 @@ def change(values: Floats, period: int = 1) -> Floats:
     return result
 
 
+@_once
 def highest_before(values: Floats, period: int) -> Floats:
     """Return the maximum of the `period` values before each (itself left out), shape (n,); NaN before."""
     result = np.full(len(values), np.nan)
@@ -78,6 +119,7 @@ def highest_before(values: Floats, period: int) -> Floats:
     return result
 
 
+@_once
 def lowest_before(values: Floats, period: int) -> Floats:
     """Return the minimum of the `period` values before each (itself left out), shape (n,); NaN before."""
     return -highest_before(-values, period)

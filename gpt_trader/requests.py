@@ -6,7 +6,7 @@ Fields marked `output option` change what is written, not what is computed: they
 from __future__ import annotations
 
 from datetime import date
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
@@ -37,8 +37,8 @@ class Request(BaseModel):
         return self.model_dump(mode="json", exclude=set(self.output_options))
 
 
-class BacktestRequest(Request):
-    """Simulate one strategy on one symbol's stored bars."""
+class SimulationRequest(Request):
+    """One strategy on one symbol's stored bars, and the terms on which it trades: what every simulation shares."""
 
     #: Where the bars came from is no option of the result: their own hash is in it.
     output_options: ClassVar[frozenset[str]] = frozenset({"report", "snapshot", "source", "on_gaps"})
@@ -49,9 +49,6 @@ class BacktestRequest(Request):
         min_length=1,
         max_length=200,
         description="A registered strategy, or the stored id of a user's own (user:SHA256:Class).",
-    )
-    params: dict[str, ParamValue] = Field(
-        default_factory=dict, description="Parameters of the strategy; what is left out keeps its default."
     )
     start: date | None = Field(default=None, description="First day, inclusive; default: first stored bar.")
     end: date | None = Field(default=None, description="Last day, inclusive; default: last stored bar.")
@@ -87,7 +84,7 @@ class BacktestRequest(Request):
         "affect as well, or refuse to run.",
     )
     seed: int = Field(default=0, ge=0, le=2**32 - 1)
-    report: bool = Field(default=True, description="Output option: write the HTML report and the picture.")
+    report: bool = Field(default=True, description="Output option: write the HTML report (and picture).")
 
     @field_validator("timeframe")
     @classmethod
@@ -106,10 +103,92 @@ class BacktestRequest(Request):
         return value if ".py" in value or value.startswith("user:") else value.replace("-", "_")
 
     @model_validator(mode="after")
-    def _dates_in_order(self) -> BacktestRequest:
+    def _dates_in_order(self) -> Self:
         if self.start and self.end and self.start > self.end:
             raise ValueError(f"start {self.start} is after end {self.end}: give start ≤ end")
         return self
+
+
+class BacktestRequest(SimulationRequest):
+    """Simulate one strategy on one symbol's stored bars."""
+
+    params: dict[str, ParamValue] = Field(
+        default_factory=dict, description="Parameters of the strategy; what is left out keeps its default."
+    )
+
+
+class ValueRange(BaseModel):
+    """Values of a parameter from `low` to `high`, both inclusive, `step` apart."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    low: int | float
+    high: int | float
+    step: int | float = Field(default=1, gt=0)
+
+    @model_validator(mode="after")
+    def _in_order(self) -> Self:
+        if self.low > self.high:
+            raise ValueError(f"low {self.low} is above high {self.high}: give low ≤ high")
+        return self
+
+
+Objective = Literal[
+    "sharpe",
+    "sortino",
+    "calmar",
+    "total_return",
+    "annualized_return",
+    "max_drawdown",
+    "win_rate",
+    "profit_factor",
+    "expectancy",
+]
+
+
+class OptimizeRequest(SimulationRequest):
+    """Search a strategy's parameters on one symbol's stored bars, and tell whether to believe the best.
+
+    Parameters that `space` does not name are searched over the values that the strategy declares, or keep their
+    default where it declares none; `params` fixes some of them.
+    """
+
+    params: dict[str, ParamValue] = Field(
+        default_factory=dict, description="Parameters that are not searched, with their values."
+    )
+    space: dict[str, ValueRange | tuple[ParamValue, ...]] = Field(
+        default_factory=dict,
+        description="Values to search by parameter, instead of those that the strategy declares: a list, or "
+        '{"low": 5, "high": 50, "step": 5}.',
+    )
+    method: Literal["grid", "random"] = Field(
+        default="grid", description="Every combination, or `trials` of them drawn without repetition."
+    )
+    trials: int | None = Field(
+        default=None, ge=1, le=1_000_000, description="Combinations to draw (random; default 200)."
+    )
+    objective: Objective = Field(default="sharpe", description="The metric that the best has most of.")
+    min_trades: int = Field(
+        default=1, ge=0, description="A combination that trades less often is not chosen."
+    )
+    max_drawdown: float | None = Field(
+        default=None, gt=0, le=1, description="A combination that falls deeper from a peak is not chosen."
+    )
+    top: int = Field(default=10, ge=1, le=100, description="So many of the best are shown, and verified.")
+
+    @model_validator(mode="after")
+    def _trials_are_for_random(self) -> Self:
+        if self.trials is not None and self.method == "grid":
+            raise ValueError("trials is for method random: a grid tries every combination")
+        both = sorted(self.params.keys() & self.space.keys())
+        if both:
+            raise ValueError(f"{both[0]} is both fixed by params and searched by space: leave it out of one")
+        return self
+
+    def backtest(self, params: dict[str, Any]) -> BacktestRequest:
+        """Return the backtest of one combination: the same terms, and these parameters."""
+        shared = {name: getattr(self, name) for name in SimulationRequest.model_fields}
+        return BacktestRequest(**shared, params=params)
 
 
 class DataRequest(Request):

@@ -8,11 +8,11 @@ from prefect import task
 from prefect.cache_policies import NO_CACHE
 
 from gpt_trader.adapters.sources import unknown_symbol
-from gpt_trader.backtesting.data_quality import refuse_gaps
+from gpt_trader.backtesting.data_quality import refuse_blocked, refuse_gaps
 from gpt_trader.bars import Bars
 from gpt_trader.errors import NotEnoughBars, Problem
 from gpt_trader.quality import Verdict
-from gpt_trader.requests import BacktestRequest, DataRequest
+from gpt_trader.requests import DataRequest, SimulationRequest
 from storage.judging import verdicts
 from tasks.ingest import ingest, sources
 from tasks.passing import whole
@@ -32,7 +32,7 @@ class LoadedBars:
     verdict: Verdict
 
 
-def ensure_bars(request: BacktestRequest) -> None:
+def ensure_bars(request: SimulationRequest) -> None:
     """Ingest the request's symbol, as a task of its own, where the lake lacks it and its source has it.
 
     Raises UnknownName that says what there is, in the lake and in the source, and how to bring more.
@@ -59,7 +59,7 @@ def _tell_nobody(done: int, total: int, name: str) -> None:
 
 
 @task(name="load bars", task_run_name="load-{request.symbol}", cache_policy=NO_CACHE)
-def load_bars(request: BacktestRequest) -> LoadedBars:
+def load_bars(request: SimulationRequest) -> LoadedBars:
     """Return the bars of the range with all history before it, adjusted as of the end of the range.
 
     Raises NotEnoughBars if the range is empty, Refused where bars are missing and the request refuses that.
@@ -83,6 +83,7 @@ def load_bars(request: BacktestRequest) -> LoadedBars:
         home.lake, [key], home.settings.quality, snapshot=identity, start=request.start, end=request.end
     )
     verdict = next(checked)
+    refuse_blocked(verdict)
     if request.on_gaps == "refuse":
         refuse_gaps(verdict)
     return LoadedBars(bars[:stop].identified(), first, identity or "", verdict)

@@ -6,10 +6,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TypeVar
 
-from gpt_trader.requests import BacktestRequest
+from gpt_trader.requests import SimulationRequest
 from tasks.stores import stores
 
-Reading = TypeVar("Reading", bound=BacktestRequest)
+Reading = TypeVar("Reading", bound=SimulationRequest)
 
 
 @contextmanager

@@ -19,7 +19,7 @@ from numba import njit
 
 if TYPE_CHECKING:
     from gpt_trader.bars import Bars, Floats
-    from gpt_trader.requests import BacktestRequest
+    from gpt_trader.requests import SimulationRequest
 
 #: Why a fill happened.
 ENTRY: Final = 1
@@ -33,7 +33,7 @@ _ROUNDING: Final = 1e-9
 
 
 class Terms(NamedTuple):
-    """What a simulation costs and risks: fractions, as in `BacktestRequest`; a stop that is not set is NaN."""
+    """What a simulation costs and risks: fractions, as in `SimulationRequest`; a stop that is not set is NaN."""
 
     commission: float
     slippage: float
@@ -85,6 +85,22 @@ class Account(NamedTuple):
     ruined: float
 
 
+class Tally(NamedTuple):
+    """What the trades of a simulation add up to.
+
+    Entries, closed trades, those of them that won, bars held over the close; what won and what lost of the closed ones
+    (currency, the latter ≤ 0); commission and slippage paid.
+    """
+
+    entries: int
+    closed: int
+    wins: int
+    held: int
+    gained: float
+    lost: float
+    costs: float
+
+
 class Fill(NamedTuple):
     """One fill: signed units (0: there was none), price with slippage, commission paid, and why (`ENTRY`, …)."""
 
@@ -97,7 +113,7 @@ class Fill(NamedTuple):
 NOTHING: Final = Fill(0.0, 0.0, 0.0, 0)
 
 
-def terms_of(request: BacktestRequest) -> Terms:
+def terms_of(request: SimulationRequest) -> Terms:
     """Return a request's costs, size and stops."""
     loss = np.nan if request.stop_loss is None else request.stop_loss
     profit = np.nan if request.take_profit is None else request.take_profit
@@ -115,32 +131,35 @@ def opened(capital: float) -> Account:
 
 
 @njit(cache=True, error_model="numpy", inline="always")
-def step(account: Account, bar: Bar, wanted: float, terms: Terms) -> tuple[Account, Fill, Fill]:
-    """Trade one bar and return the account at its close, the fill that left a position, the one that entered one.
+def step(account: Account, bar: Bar, wanted: float, terms: Terms) -> tuple[Account, Fill, Fill, Fill]:
+    """Trade one bar and return the account at its close and three fills, each of which may be nothing, in order.
+
+    The first left a position of an earlier bar, the second entered one, the third liquidated it at the close.
 
     `wanted` is the target decided at the close of the bar before, within [−1, 1].
     """
     cash, units, entry_price, held = account.cash, account.units, account.entry_price, account.wanted
-    left, entered = NOTHING, NOTHING
+    left, entered, liquidated = NOTHING, NOTHING, NOTHING
     if account.ruined:
-        return account, left, entered
+        return account, left, entered, liquidated
     ruined = 0.0
     if units != 0.0:
         if cash + units * bar.open <= 0.0:
-            return Account(0.0, 0.0, 0.0, wanted, 1.0), Fill(-units, -cash / units, 0.0, RUIN), entered
+            left = Fill(-units, -cash / units, 0.0, RUIN)
+            return Account(0.0, 0.0, 0.0, wanted, 1.0), left, entered, liquidated
         price, reason = _exit(units, entry_price, bar, wanted != held, terms)
         if reason != 0:
             cash, left = _leave(cash, units, price, reason, terms)
             units = 0.0
             if left.reason == RUIN:
-                return Account(0.0, 0.0, 0.0, wanted, 1.0), left, entered
+                return Account(0.0, 0.0, 0.0, wanted, 1.0), left, entered, liquidated
     if wanted not in (held, 0.0) and cash > 0.0:
         cash, entered = _enter(cash, wanted, bar.open, terms)
         units, entry_price = entered.units, entered.price
     if units != 0.0 and cash + units * bar.close <= 0.0:
-        left = Fill(-units, -cash / units, 0.0, RUIN)
+        liquidated = Fill(-units, -cash / units, 0.0, RUIN)
         cash, units, ruined = 0.0, 0.0, 1.0
-    return Account(cash, units, entry_price, wanted, ruined), left, entered
+    return Account(cash, units, entry_price, wanted, ruined), left, entered, liquidated
 
 
 @njit(cache=True, error_model="numpy", inline="always")
@@ -184,43 +203,68 @@ def _enter(cash: float, wanted: float, price: float, terms: Terms) -> tuple[floa
     return cash - units * fill_price - commission, Fill(units, fill_price, commission, ENTRY)
 
 
-@njit(cache=True, error_model="numpy")
-def run(prices: Prices, targets: Floats, capital: float, terms: Terms, curve: Curve) -> tuple[int, float]:
-    """Step through all bars, write `curve`, and return the number of entries and the costs paid.
+@njit(cache=True, error_model="numpy", nogil=True)
+def run(prices: Prices, targets: Floats, capital: float, terms: Terms, curve: Curve) -> Tally:
+    """Step through all bars, write `curve`, and return what the trades add up to.
 
     `targets` is (n,): `targets[i]`, decided at the close of bar i, is filled at the open of bar i + 1, the last one
-    never. Costs are commission and slippage.
+    never.
     """
     account = Account(capital, 0.0, 0.0, 0.0, 0.0)
-    entries, costs, wanted = 0, 0.0, 0.0
+    entries, closed, wins, held = 0, 0, 0, 0
+    gained, lost, costs, staked, wanted = 0.0, 0.0, 0.0, capital, 0.0
     unwatched = np.isnan(terms.stop_loss) and np.isnan(terms.take_profit)
     i, bars = 0, len(targets)
     while i < bars:
-        paid = account.cash >= -_ROUNDING * account.units * account.entry_price
-        if wanted == account.wanted and (account.units == 0.0 or (account.units > 0.0 and paid and unwatched)):
+        cash, units = account.cash, account.units
+        paid = cash >= -_ROUNDING * units * account.entry_price
+        if wanted == account.wanted and (units == 0.0 or (units > 0.0 and paid and unwatched)):
             # Nothing can happen until the target changes: there is no position, or a long one that is paid and has no
             # stop. A step would only value it; most bars are like that.
-            cash, units = account.cash, account.units
+            begun = i
             while i < bars:
                 curve.equity[i] = cash + units * prices.close[i]
                 curve.position[i] = units
                 i += 1
                 if targets[i - 1] != wanted:
                     break
+            held += i - begun if units != 0.0 else 0
             wanted = targets[i - 1]
             continue
         bar = Bar(prices.open[i], prices.high[i], prices.low[i], prices.close[i])
-        account, left, entered = step(account, bar, wanted, terms)
+        account, left, entered, liquidated = step(account, bar, wanted, terms)
         wanted = targets[i]
+        if left.units != 0.0:
+            after = account.cash + _outlay(entered)
+            closed += 1
+            wins += 1 if after > staked else 0
+            gained += max(after - staked, 0.0)
+            lost += min(after - staked, 0.0)
+            costs += _costs(left, terms)
+            staked = after
         if entered.units != 0.0:
             entries += 1
-            costs += entered.commission + _slipped(entered, terms)
-        if left.units != 0.0 and left.reason != RUIN:
-            costs += left.commission + _slipped(left, terms)
+            costs += _costs(entered, terms)
+        if liquidated.units != 0.0:
+            closed += 1
+            lost -= staked
         curve.equity[i] = account.cash + account.units * bar.close
         curve.position[i] = account.units
+        held += 1 if account.units != 0.0 else 0
         i += 1
-    return entries, costs
+    return Tally(entries, closed, wins, held, gained, lost, costs)
+
+
+@njit(cache=True, error_model="numpy", inline="always")
+def _outlay(fill: Fill) -> float:
+    """Return what a fill took out of the cash (a short: gave, as a negative outlay)."""
+    return fill.units * fill.price + fill.commission
+
+
+@njit(cache=True, error_model="numpy", inline="always")
+def _costs(fill: Fill, terms: Terms) -> float:
+    """Return commission and what slippage cost; a liquidation of all that is left costs neither."""
+    return 0.0 if fill.reason == RUIN else fill.commission + _slipped(fill, terms)
 
 
 @njit(cache=True, error_model="numpy", inline="always")
@@ -230,7 +274,7 @@ def _slipped(fill: Fill, terms: Terms) -> float:
     return abs(fill.units) * fill.price * terms.slippage / (1.0 + side * terms.slippage)
 
 
-def simulate(bars: Bars, targets: Floats, request: BacktestRequest) -> Curve:
+def simulate(bars: Bars, targets: Floats, request: SimulationRequest) -> Curve:
     """Return equity and units at each close, as `gpt_trader.backtesting.execution.execute` finds them.
 
     Args as there: bars of the range only, targets within the request's direction.

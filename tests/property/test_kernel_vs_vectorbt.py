@@ -54,10 +54,11 @@ def test_stepped_bar_by_bar_in_plain_python_it_is_the_same(
     for i in range(len(bars)):
         bar = kernel.Bar(*(float(getattr(bars, name)[i]) for name in kernel.Bar._fields))
         before = account
-        account, left, entered = kernel.step.py_func(account, bar, wanted, terms)
+        account, *fills = kernel.step.py_func(account, bar, wanted, terms)
         wanted = float(targets[i])
-        trades += entered.units != 0.0
-        assert account.units == pytest.approx(before.units + left.units + entered.units, abs=1e-12)
+        trades += sum(fill.reason == kernel.ENTRY for fill in fills)
+        held = before.units + sum(fill.units for fill in fills)
+        assert account.units == pytest.approx(held, abs=1e-9 * max(abs(fill.units) for fill in fills))
         assert account.cash + account.units * bar.close == pytest.approx(equity[i], rel=1e-12, abs=1e-12)
         assert account.units == pytest.approx(position[i], rel=1e-12)
     assert trades == len(hand.trades)
@@ -65,12 +66,20 @@ def test_stepped_bar_by_bar_in_plain_python_it_is_the_same(
 
 @settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(bars=gapping_bars(), request=requests(), choices=st.data())
-def test_costs_and_entries_are_those_of_the_hand_simulation(
+def test_what_trades_add_up_to_is_that_of_the_hand_simulation(
     bars: Bars, request: BacktestRequest, choices: st.DataObject
 ) -> None:
     targets = targets_for(bars, request, choices)
     hand = by_hand(bars, targets.tolist(), request)
     prices, terms = kernel.prices_of(bars), kernel.terms_of(request)
-    entries, costs = kernel.run(prices, targets, request.capital, terms, kernel.Curve.empty(len(bars)))
-    assert entries == len(hand.trades)
-    assert costs == pytest.approx(hand.costs, rel=1e-9)
+    tally = kernel.run(prices, targets, request.capital, terms, kernel.Curve.empty(len(bars)))
+    closed = [trade for trade in hand.trades if trade["exit"] is not None]
+    results = [float(str(trade["pnl"])) for trade in closed]
+    scale = 1e-9 * max(hand.equity)
+    assert (tally.entries, tally.closed) == (len(hand.trades), len(closed))
+    assert tally.held == np.count_nonzero(hand.position)
+    assert tally.costs == pytest.approx(hand.costs, rel=1e-9)
+    assert tally.gained == pytest.approx(sum(r for r in results if r > 0), rel=1e-9, abs=scale)
+    assert tally.lost == pytest.approx(sum(r for r in results if r < 0), rel=1e-9, abs=scale)
+    if all(abs(result) > scale for result in results):  # a win of a rounding is none
+        assert tally.wins == sum(result > 0 for result in results)
