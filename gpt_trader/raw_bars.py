@@ -102,6 +102,16 @@ class Quarantine:
         """Return the number of rows."""
         return len(self.reason)
 
+    def followed_by(self, later: Quarantine) -> Quarantine:
+        """Return the rows of both."""
+        if not len(later):
+            return self
+        return Quarantine(
+            RawBars.joined(self.rows, later.rows),
+            np.concatenate([self.row, later.row]),
+            (*self.reason, *later.reason),
+        )
+
     def counts(self) -> dict[str, int]:
         """Return how many rows each reason holds back, the commonest first."""
         return dict(Counter(self.reason).most_common())
@@ -118,6 +128,21 @@ class Inspection:
     quarantined: Quarantine
     reordered: int = 0
     repeated: int = 0
+
+    def followed_by(self, later: Inspection) -> Inspection:
+        """Return two inspections of one series as one; where both have a time, the later row stays."""
+        kept = self.clean
+        if len(kept) and len(later.clean) and later.clean.time[0] <= kept.time[-1]:
+            kept = kept[~np.isin(kept.time, later.clean.time)]
+        clean = RawBars.joined(kept, later.clean)
+        if len(kept) and len(later.clean) and later.clean.time[0] < kept.time[-1]:
+            clean = clean[np.argsort(clean.time, kind="stable")]
+        return Inspection(
+            clean,
+            self.quarantined.followed_by(later.quarantined),
+            self.reordered + later.reordered,
+            self.repeated + later.repeated,
+        )
 
     def remarks(self) -> list[str]:
         """Return what a user should know, a sentence each; nothing if the input was in order."""

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Literal
+from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator
 
@@ -162,6 +163,17 @@ class Settings(BaseModel):
     @classmethod
     def _a_source(cls, value: str) -> str:
         return source_name(value)
+
+    @field_validator("source_urls")
+    @classmethod
+    def _no_key_in_the_clear(cls, value: dict[str, str]) -> dict[str, str]:
+        for name, url in value.items():
+            parts = urlsplit(url)
+            if parts.scheme != "https" and parts.hostname not in ("127.0.0.1", "localhost", "::1"):
+                raise ValueError(
+                    f"{name}: only this machine is asked without TLS; give an address with https://"
+                )
+        return value
 
     @field_validator("source_urls", "quality", mode="before")
     @classmethod

@@ -5,12 +5,13 @@ Threads fetch, page by page; the caller's thread commits: whatever is killed goe
 
 from __future__ import annotations
 
+import contextlib
 import queue
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Final
 
@@ -107,7 +108,7 @@ class Fetching:
             ended = 0
             while ended < len(outcomes):
                 batch = self._batch(len(outcomes) - ended)
-                self._commit([d for d in batch if d.arrival is not None], admit)
+                self._commit(batch, admit)
                 for delivery in batch:
                     if delivery.arrival is None:
                         ended += 1
@@ -143,16 +144,24 @@ class Fetching:
         deliveries: list[_Delivery],
         admit: Callable[[list[Arrival]], list[Arrival | GptTraderError]] | None,
     ) -> None:
-        arrivals = [delivery.arrival for delivery in deliveries if delivery.arrival is not None]
+        by_series: dict[int, tuple[Outcome, Arrival]] = {}
+        for delivery in deliveries:
+            if delivery.arrival is not None:
+                # Pages of one series are one write: each write of a file is forced to disk.
+                before = by_series.get(id(delivery.outcome))
+                joined = _joined(before[1], delivery.arrival) if before else delivery.arrival
+                by_series[id(delivery.outcome)] = delivery.outcome, joined
+        outcomes = [outcome for outcome, _ in by_series.values()]
+        arrivals = [arrival for _, arrival in by_series.values()]
         admitted = admit(arrivals) if admit and arrivals else list(arrivals)
         good = [arrival for arrival in admitted if isinstance(arrival, Arrival)]
         done = iter(self._lake.upsert_many(good) if good else [])
-        for delivery, arrival in zip(deliveries, admitted, strict=True):
+        for outcome, arrival in zip(outcomes, admitted, strict=True):
             ingest = next(done) if isinstance(arrival, Arrival) else arrival
             if isinstance(ingest, Ingest):
-                delivery.outcome.count(ingest)
-            elif delivery.outcome.error is None:
-                delivery.outcome.error = ingest
+                outcome.count(ingest)
+            elif outcome.error is None:
+                outcome.error = ingest
 
     def _fetch(self, outcome: Outcome) -> None:
         """Deliver a series' pages and its end; whatever goes wrong is the end's error."""
@@ -190,27 +199,24 @@ class Fetching:
         actions = source.actions(series.symbol)
         replaces = self._request.replace
         for part in ranges(span, series.timeframe, self._request.start, self._request.end):
-            for raw in self._pages_of(source, series, part, go_on=span is not None):
+            for raw in self._pages_of(source, series, part):
                 held = self._held_back(source, raw, series.timeframe, facts)
                 outcome.remarks |= dict.fromkeys(_remarks(raw, held))
                 clean = inspect(held, series.timeframe)
                 yield Arrival(instrument, series.timeframe, clean, source.name, actions, replaces)
                 actions, replaces = None, False  # once is enough
 
-    def _pages_of(self, source: Source, series: Series, part: Range, *, go_on: bool) -> Iterator[RawBars]:
+    def _pages_of(self, source: Source, series: Series, part: Range) -> Iterator[RawBars]:
         """Yield the pages of a range: one by one, or as one where a part of it would leave a hole.
 
-        Nothing new behind or before what is stored is no error.
+        Nothing before what is stored is no error. Nothing from the last stored bars on is one: they were there once.
         """
         asked = (series.symbol, series.timeframe, part.start, part.end)
-        try:
-            if part.ascending:
-                yield from source.pages(*asked)
-            else:
-                yield source.fetch(*asked)
-        except NotEnoughBars:
-            if not go_on:
-                raise
+        if part.ascending:
+            yield from source.pages(*asked)
+            return
+        with contextlib.suppress(NotEnoughBars):
+            yield source.fetch(*asked)
 
     def _held_back(self, source: Source, raw: RawBars, timeframe: str, facts: Instrument) -> RawBars:
         """Return the page without bars that are still forming."""
@@ -221,6 +227,10 @@ class Fetching:
         over = np.ones(len(raw), np.bool_)
         over[known] = complete(raw.time[known], timeframe, found, self._now)
         return raw if over.all() else raw[over]
+
+
+def _joined(first: Arrival, second: Arrival) -> Arrival:
+    return replace(first, found=first.found.followed_by(second.found))
 
 
 def _remarks(raw: RawBars, held: RawBars) -> list[str]:

@@ -50,16 +50,24 @@ def planned(
 
 
 def _split(symbols: tuple[str, ...], timeframes: tuple[str, ...], source: Source, manifest: Manifest) -> Plan:
-    """Fetch what the source has; make the rest of finer bars where there will be some."""
+    """Fetch what the source has; make the rest of finer bars, which are fetched too where there are none yet."""
     fetch: list[Series] = []
     resample: list[Series] = []
     for symbol in symbols:
         there = {t for t in timeframes if t in source.timeframes}
         there |= {timeframe for stored, timeframe in manifest.entries if stored == symbol}
         for timeframe in timeframes:
-            made = timeframe not in source.timeframes and any(t in there for t in finer(timeframe))
-            chosen = resample if made else fetch  # a source that lacks it says so when it is asked
-            chosen.append(Series(symbol, timeframe, RESAMPLE if made else source.name))
+            if timeframe in source.timeframes:
+                fetch.append(Series(symbol, timeframe, source.name))
+                continue
+            base = next((t for t in finer(timeframe) if t in source.timeframes), None)
+            if base is None and not there.intersection(finer(timeframe)):
+                fetch.append(Series(symbol, timeframe, source.name))  # the source says that it lacks it
+                continue
+            if base is not None and not there.intersection(finer(timeframe)):
+                fetch.append(Series(symbol, base, source.name))
+                there.add(base)
+            resample.append(Series(symbol, timeframe, RESAMPLE))
             there.add(timeframe)
     return Plan(tuple(fetch), tuple(resample))
 

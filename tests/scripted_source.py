@@ -23,7 +23,7 @@ class ScriptedSource(Source):
     bars: dict[str, RawBars]
     page: int = 100
     name: str = "scripted"
-    live: bool = True  # type: ignore[misc] # an attribute of the class elsewhere
+    live: bool = True
     corporate: CorporateActions | None = None
     fails: dict[str, tuple[int, Exception]] = field(default_factory=dict)
     calendar: str | None = "24/7"

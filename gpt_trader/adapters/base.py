@@ -53,13 +53,13 @@ class Source(ABC):
     name: str
 
     #: The timeframes that the vendor itself has, finest first; others are made from stored bars.
-    timeframes: ClassVar[tuple[str, ...]] = tuple(TIMEFRAMES)
+    timeframes: tuple[str, ...] = tuple(TIMEFRAMES)
 
     #: Does `instruments` name everything there is? If not, `instrument` alone knows whether a symbol exists.
     lists_all: ClassVar[bool] = True
 
     #: May the newest bar still be forming when it is given? Ingest holds such a bar back.
-    live: ClassVar[bool] = False
+    live: bool = False
 
     @abstractmethod
     def instruments(self) -> list[Instrument]:

@@ -207,15 +207,18 @@ def plan(lake: Lake, source: Source, **options: object):
 
 def test_a_plan_makes_what_the_source_lacks_of_finer_bars(lake: Lake):
     source = ScriptedSource({"ABC": minutes()})
-    source.timeframes = ("1m", "1d")  # type: ignore[misc]
+    source.timeframes = ("1m", "15m", "1d")
     found = plan(lake, source, symbols=("ABC",), timeframes=("1d", "1h", "1m"))
     assert found.fetch == (Series("ABC", "1m", "scripted"), Series("ABC", "1d", "scripted"))
     assert found.resample == (Series("ABC", "1h", "resample"),)
+    alone = plan(lake, source, symbols=("ABC",), timeframes=("1h", "4h"))
+    assert alone.fetch == (Series("ABC", "15m", "scripted"),)
+    assert alone.resample == (Series("ABC", "1h", "resample"), Series("ABC", "4h", "resample"))
 
 
 def test_without_finer_bars_the_source_is_asked_and_says_what_it_has(lake: Lake):
     source = ScriptedSource({"ABC": minutes()})
-    source.timeframes = ("1d",)  # type: ignore[misc]
+    source.timeframes = ("1d",)
     assert plan(lake, source, symbols=("ABC",), timeframes=("1h",)).fetch == (
         Series("ABC", "1h", "scripted"),
     )
