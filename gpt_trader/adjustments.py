@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import date
+from datetime import date, timedelta
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
@@ -11,12 +11,14 @@ import numpy as np
 from gpt_trader.bars import Bars, Floats
 from gpt_trader.corporate_actions import ADJUSTMENTS, Adjustment, CorporateActions
 from gpt_trader.errors import Problem, Refused, UnknownName
+from gpt_trader.instruments import TIMEFRAMES
 
 if TYPE_CHECKING:
     from gpt_trader.instruments import Instrument
     from gpt_trader.raw_bars import RawBars
 
 _UNCHANGED: Final = np.ones(1)
+_DAY: Final = timedelta(days=1)
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,7 +30,12 @@ class Factors:
 
 
 def factors(
-    raw: RawBars, actions: CorporateActions | None, how: Adjustment, known_at: date | None = None
+    raw: RawBars,
+    actions: CorporateActions | None,
+    how: Adjustment,
+    known_at: date | None = None,
+    *,
+    timeframe: str = "1d",
 ) -> Factors:
     """Return the multipliers of a view of `raw` (n,), as it was on the day `known_at` (None: as of all that is known).
 
@@ -36,6 +43,8 @@ def factors(
     - `split`: 1 / product of the later splits; volume inversely.
     - `all`: where the source gave a ratio of its own (`raw.factor`), that ratio, divided by its value on the last bar
       up to `known_at`; elsewhere splits × dividends of `actions`. Volume follows the splits that are known.
+
+    A bar longer than a day (`timeframe`) is in the terms of its last day: an action within it changes the bars before.
 
     Raises Refused for `split` where only a ratio for splits and dividends together is known, UnknownName for another
     word, BadBars for actions that contradict the prices.
@@ -55,7 +64,8 @@ def factors(
             )
         )
     known = (actions or CorporateActions.none()).until(known_at)
-    split = known.split_factor(raw.time) if len(known) else _UNCHANGED
+    time = raw.time + np.timedelta64(max(TIMEFRAMES[timeframe] - _DAY, timedelta()))
+    split = known.split_factor(time) if len(known) else _UNCHANGED
     volume = 1.0 / split
     if how == "split":
         return Factors(split, volume)
@@ -63,7 +73,7 @@ def factors(
         return Factors(raw.factor / _ratio_at(raw, known_at), volume)
     if not len(known):
         return Factors(_UNCHANGED, _UNCHANGED)
-    return Factors(split * known.dividend_factor(raw.time, raw.close), volume)
+    return Factors(split * known.dividend_factor(time, raw.close), volume)
 
 
 def adjusted(
@@ -77,7 +87,7 @@ def adjusted(
     logical_hash: str = "",
 ) -> Bars:
     """Return raw bars as Bars in the view that is asked for; errors as `factors`."""
-    by = factors(raw, actions, how, known_at)
+    by = factors(raw, actions, how, known_at, timeframe=timeframe)
     return Bars(
         instrument,
         timeframe,

@@ -30,7 +30,8 @@ class CorporateActions:
 
     Shapes: every array is (n,). `ex_date` is datetime64[D], strictly increasing, the first session that trades
     without the claim; `split` is new shares for one old (2.0: two for one; 1.0: none); `dividend` is cash a share
-    in the instrument's currency **as it was paid**, not adjusted for later splits (0.0: none).
+    in the instrument's currency **as it was paid**, not adjusted for later splits (0.0: none); on the day of a split it
+    is cash for an old share, as in CRSP.
 
     Raises BadBars for a ratio that is not above zero, a negative dividend, or days that do not increase.
     """

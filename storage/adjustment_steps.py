@@ -20,8 +20,8 @@ from gpt_trader.corporate_actions import CorporateActions
 from gpt_trader.errors import BadBars
 from gpt_trader.raw_bars import RawBars
 
-#: What is needed to know a series' steps again: the hashes of its bars and of its actions.
-Key = tuple[str, str]
+#: What is needed to know a series' steps again: the hashes of its bars and of its actions, and its timeframe.
+Key = tuple[str, str, str]
 
 _KEPT: Final = 5000
 
@@ -60,10 +60,10 @@ class KnownSteps:
                 del self._steps[next(iter(self._steps))]
 
 
-def steps_of(raw: RawBars, actions: CorporateActions, symbol: str) -> Steps:
+def steps_of(raw: RawBars, actions: CorporateActions, symbol: str, timeframe: str) -> Steps:
     """Return the steps of a series' view that is adjusted for all its actions."""
     try:
-        by = factors(raw, actions, "all")
+        by = factors(raw, actions, "all", timeframe=timeframe)
     except BadBars as error:
         return Steps(raw.time[:1], None, np.ones(1), f"{symbol}: {error.detail}")
     price, volume = np.broadcast_to(by.price, raw.time.shape), np.broadcast_to(by.volume, raw.time.shape)

@@ -2,15 +2,16 @@
 
 `CURRENT` is one sealed JSON file with the whole history, newest last: replacing it is the commit. Content lives in
 `manifests/ID.json`, immutable. A lake that returns to earlier content gets the earlier id again, with a new time.
+Of snapshots that were collected it keeps since when there are none: a time then must not show an older one.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, timedelta
 from datetime import time as clock
+from itertools import pairwise
 from pathlib import Path
 from typing import Final
 
@@ -18,6 +19,9 @@ from gpt_trader.crash_points import crash_point
 from gpt_trader.errors import CorruptLake, NotFound, Problem, Refused
 from storage.durable import write_file
 from storage.manifest import Manifest, seal, unseal
+
+#: What a user is told of a snapshot that is gone.
+BY_COLLECTION: Final = "old snapshots that no run names are removed by `gpt-trader data collect`"
 
 _ID: Final = re.compile(r"[0-9a-f]{1,64}")
 _SHORTEST_PREFIX: Final = 6
@@ -34,6 +38,41 @@ class Snapshot:
     parent: str | None
 
 
+@dataclass(frozen=True)
+class _History:
+    """The snapshots that there are, oldest first, and since when some that followed one of them are gone."""
+
+    snapshots: tuple[Snapshot, ...] = ()
+    gone_since: tuple[datetime, ...] = ()
+
+    def at(self, moment: datetime) -> Snapshot:
+        """Return the snapshot that was the newest then; raise NotFound if there was none, or it is gone."""
+        for snapshot in reversed(self.snapshots):
+            if snapshot.created_at <= moment:
+                if any(snapshot.created_at < since <= moment for since in self.gone_since):
+                    break
+                return snapshot
+        raise NotFound(f"no snapshot at {_said(moment)}: {self.what_there_is()}")
+
+    def without(self, doomed: set[str]) -> _History:
+        """Return the history without some snapshots; the newest stays whatever `doomed` says."""
+        *older, newest = self.snapshots
+        kept = (*(s for s in older if s.id not in doomed), newest)
+        gone = {*self.gone_since, *(s.created_at for s in older if s.id in doomed)}
+        times = sorted(gone | {s.created_at for s in kept})
+        first_gone = [now for before, now in pairwise([None, *times]) if now in gone and before not in gone]
+        return _History(kept, tuple(first_gone))
+
+    def what_there_is(self, shown: int = 5) -> str:
+        """Say it to a user who asked for something else."""
+        if not self.snapshots:
+            return "the lake is empty; fill it with gpt-trader data ingest"
+        newest = ", ".join(f"{s.id[:12]} of {_said(s.created_at)}" for s in reversed(self.snapshots[-shown:]))
+        gone = f" ({BY_COLLECTION})" if self.gone_since else ""
+        oldest = _said(self.snapshots[0].created_at)
+        return f"there are {len(self.snapshots)}, since {oldest}; the newest: {newest}{gone}"
+
+
 class Catalog:
     """The snapshots of one lake. Reading is safe at any time; `commit` belongs to the holder of the lock."""
 
@@ -41,27 +80,12 @@ class Catalog:
         self._root = root
         self._current = root / "CURRENT"
         self._temporary = root / "tmp"
-        self._read: tuple[_FileVersion, tuple[Snapshot, ...]] | None = None
+        self._read: tuple[_FileVersion, _History] | None = None
         self._manifests: dict[tuple[str, _FileVersion], Manifest] = {}
 
     def snapshots(self) -> tuple[Snapshot, ...]:
         """Return every snapshot, oldest first; an empty lake has none."""
-        try:
-            version = _version(self._current)
-            known = self._read
-            if known and known[0] == version:
-                return known[1]
-            history = unseal(self._current.read_bytes(), str(self._current))["history"]
-        except FileNotFoundError:
-            return ()
-        except OSError as error:
-            raise CorruptLake(f"{self._current} cannot be read: {error.strerror}") from None
-        found, parent = [], None
-        for identity, created_at in history:
-            found.append(Snapshot(identity, datetime.fromisoformat(created_at), parent))
-            parent = identity
-        self._read = (version, tuple(found))
-        return tuple(found)
+        return self._history().snapshots
 
     def resolve(self, wanted: str | date | None) -> Snapshot | None:
         """Return the snapshot meant by an id, a prefix of one, or a time (the newest at that time).
@@ -69,16 +93,12 @@ class Catalog:
         None means the newest, and gives None for an empty lake. Raises NotFound if nothing matches, Refused if a
         prefix is too short or matches several, or a time has no zone.
         """
-        snapshots = self.snapshots()
+        history = self._history()
         if wanted is None:
-            return snapshots[-1] if snapshots else None
+            return history.snapshots[-1] if history.snapshots else None
         if isinstance(wanted, str) and _ID.fullmatch(wanted.strip().lower()):
-            return _by_prefix(wanted.strip().lower(), snapshots)
-        moment = _moment(wanted)
-        for snapshot in reversed(snapshots):
-            if snapshot.created_at <= moment:
-                return snapshot
-        raise NotFound(f"no snapshot at {_said(moment)}: {_what_there_is(snapshots)}")
+            return _by_prefix(wanted.strip().lower(), history)
+        return history.at(_moment(wanted))
 
     def manifest(self, snapshot: Snapshot | None) -> Manifest:
         """Return the content of a snapshot (None: an empty lake's); raise CorruptLake if it is damaged."""
@@ -106,15 +126,15 @@ class Catalog:
 
     def forget(self, doomed: set[str]) -> None:
         """Take snapshots out of the history, durably; the newest stays whatever `doomed` says."""
-        kept = [s for s in self.snapshots()[:-1] if s.id not in doomed]
-        self._write_history([*kept, self.snapshots()[-1]])
+        self._write(self._history().without(doomed))
 
     def commit(self, manifest: Manifest) -> Snapshot:
         """Make `manifest` the current snapshot, durably; until CURRENT is replaced readers see the old one.
 
         A manifest whose content is the current snapshot's (a damaged file was written anew) makes no new one.
         """
-        snapshots = self.snapshots()
+        history = self._history()
+        snapshots = history.snapshots
         now = datetime.now(UTC)
         if snapshots:  # a clock set back must not make the newest snapshot look older than its parent
             now = max(now, snapshots[-1].created_at + timedelta(microseconds=1))
@@ -129,15 +149,39 @@ class Catalog:
         crash_point("lake.after_manifest")
         if snapshots and snapshots[-1].id == manifest.id:
             return snapshots[-1]
-        self._write_history([*snapshots, snapshot])
+        self._write(replace(history, snapshots=(*snapshots, snapshot)))
         crash_point("lake.committed")
         return snapshot
 
-    def _write_history(self, snapshots: Sequence[Snapshot]) -> None:
-        history = [(s.id, s.created_at.isoformat()) for s in snapshots]
+    def _history(self) -> _History:
+        try:
+            version = _version(self._current)
+            known = self._read
+            if known and known[0] == version:
+                return known[1]
+            values = unseal(self._current.read_bytes(), str(self._current))
+        except FileNotFoundError:
+            return _History()
+        except OSError as error:
+            raise CorruptLake(f"{self._current} cannot be read: {error.strerror}") from None
+        found, parent = [], None
+        for identity, created_at in values["history"]:
+            found.append(Snapshot(identity, datetime.fromisoformat(created_at), parent))
+            parent = identity
+        gone = (datetime.fromisoformat(since) for since in values.get("gone_since", ()))
+        history = _History(tuple(found), tuple(gone))
+        self._read = (version, history)
+        return history
+
+    def _write(self, history: _History) -> None:
+        values = {
+            "snapshot": history.snapshots[-1].id,
+            "history": [(s.id, s.created_at.isoformat()) for s in history.snapshots],
+            "gone_since": [since.isoformat() for since in history.gone_since],
+        }
         write_file(
             self._current,
-            seal({"snapshot": snapshots[-1].id, "history": history}),
+            seal(values),
             temporary=self._temporary,
             crash_point=lambda: crash_point("lake.before_current"),
         )
@@ -158,8 +202,8 @@ def _version(path: Path) -> _FileVersion:
     return state.st_ino, state.st_mtime_ns, state.st_size
 
 
-def _by_prefix(prefix: str, snapshots: tuple[Snapshot, ...]) -> Snapshot:
-    matching = {s.id: s for s in snapshots if s.id.startswith(prefix)}
+def _by_prefix(prefix: str, history: _History) -> Snapshot:
+    matching = {s.id: s for s in history.snapshots if s.id.startswith(prefix)}
     if prefix in matching:
         return matching[prefix]
     if len(prefix) < _SHORTEST_PREFIX:
@@ -167,7 +211,7 @@ def _by_prefix(prefix: str, snapshots: tuple[Snapshot, ...]) -> Snapshot:
             Problem("snapshot", prefix, f"give at least {_SHORTEST_PREFIX} digits of an id, or a time")
         )
     if not matching:
-        raise NotFound(f"no snapshot {prefix}: {_what_there_is(snapshots)}")
+        raise NotFound(f"no snapshot {prefix}: {history.what_there_is()}")
     if len(matching) > 1:
         raise Refused.of(Problem("snapshot", prefix, "several ids start so", allowed=", ".join(matching)))
     return next(iter(matching.values()))
@@ -199,13 +243,6 @@ def _moment(wanted: str | date) -> datetime:
         return value.astimezone(UTC)
     except OverflowError:
         raise Refused.of(Problem("snapshot", wanted, "is before the year 1 or after 9999 in UTC")) from None
-
-
-def _what_there_is(snapshots: tuple[Snapshot, ...], shown: int = 5) -> str:
-    if not snapshots:
-        return "the lake is empty; fill it with gpt-trader data ingest"
-    newest = ", ".join(f"{s.id[:12]} of {_said(s.created_at)}" for s in reversed(snapshots[-shown:]))
-    return f"there are {len(snapshots)}, since {_said(snapshots[0].created_at)}; the newest: {newest}"
 
 
 def _said(moment: datetime) -> str:

@@ -18,9 +18,6 @@ from storage.catalog import Catalog
 from storage.durable import sync_folder, write_file
 from storage.pins import pins
 
-#: What a user is told of a snapshot that is gone.
-BY_COLLECTION: Final = "old snapshots that no run names are removed by `gpt-trader data collect`"
-
 _DOOMED: Final = "DOOMED"
 #: Folders whose files snapshots name.
 _NAMED: Final = ("bars", "actions")

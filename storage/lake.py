@@ -28,8 +28,8 @@ from gpt_trader.crash_points import crash_point
 from gpt_trader.errors import CorruptLake, GptTraderError, NotFound, Problem, Refused, UnknownName
 from gpt_trader.instruments import TIMEFRAMES, Instrument, edited, valid_symbol
 from gpt_trader.raw_bars import RawBars, inspect
-from storage.catalog import Catalog, Snapshot
-from storage.collection import BY_COLLECTION, Collected, collect, doomed_now
+from storage.catalog import BY_COLLECTION, Catalog, Snapshot
+from storage.collection import Collected, collect, doomed_now
 from storage.durable import explained, write_lock
 from storage.lake_files import LakeFiles
 from storage.lake_writing import Arrival, Ingest, Writing
@@ -135,7 +135,9 @@ class Lake:
             while (found := self._catalog.resolve(wanted)) is not None:
                 stack.enter_context(pinned(self.root / "pins", found.id))
                 doomed = found.id in doomed_now(self.root)
-                if doomed:  # by a collection under way, or by one that was killed: let it end, then see what is left
+                if (
+                    doomed
+                ):  # by a collection under way, or by one that was killed: let it end, then see what is left
                     with self._locked():
                         pass
                 if self._catalog.holds(found):
@@ -237,8 +239,12 @@ class Lake:
         lock = self.root / "lock"
         with explained("bars", self.root), write_lock(lock, wait_seconds=self._lock_wait_seconds):
             crash_point("lake.locked")
-            self._files.clear_unfinished()
-            yield
+            self._files.begin()
+            try:
+                yield
+            except OSError:
+                self._files.take_back(self.manifest().paths())
+                raise
 
     def _commit(self, updated: Manifest) -> Snapshot:
         """Commit what changed and return the snapshot that holds it; the current one if nothing did."""

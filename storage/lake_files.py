@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 from collections.abc import Callable
 from pathlib import Path
@@ -12,7 +13,7 @@ from gpt_trader.corporate_actions import CorporateActions
 from gpt_trader.crash_points import crash_point
 from gpt_trader.errors import CorruptLake
 from gpt_trader.raw_bars import Quarantine, RawBars
-from storage.durable import write_file
+from storage.durable import sync_folder, write_file
 from storage.manifest import Entry, FileRef
 from storage.parquet import decode_actions, decode_bars, encode_actions, encode_bars, encode_quarantine
 
@@ -26,6 +27,7 @@ class LakeFiles:
     def __init__(self, root: Path) -> None:
         self._root = root
         self._verified: dict[str, tuple[str, int, int, int]] = {}
+        self._put_now: list[Path] = []
 
     def read(self, entry: Entry, file: FileRef) -> RawBars:
         """Return the bars of one file; raise CorruptLake if it is not what the manifest says."""
@@ -77,23 +79,35 @@ class LakeFiles:
         name = hashlib.sha256(content).hexdigest()[:24]
         return self._put(f"quarantine/{timeframe}/{symbol}/{name}.parquet", content)
 
-    def clear_unfinished(self) -> None:
-        """Remove what a killed writer left; the lock is ours, so nobody else writes there."""
+    def begin(self) -> None:
+        """Begin a write: remove what a killed writer left; the lock is ours, so nobody else writes there."""
+        self._put_now = []
         unfinished = self._root / "tmp"
         if unfinished.is_dir():
             for path in unfinished.iterdir():
                 path.unlink()
 
+    def take_back(self, needed: set[str]) -> None:
+        """Remove what a write put down before it failed, but for what a snapshot needs: the disk may be full."""
+        for path in self._put_now:
+            if str(path.relative_to(self._root)) not in needed:
+                with contextlib.suppress(OSError):
+                    path.unlink(missing_ok=True)
+
     def _put(self, path: str, content: bytes) -> Path:
         """Write an immutable file, unless it is there already, whole, from an attempt that did not end."""
         target = self._root / path
-        if not (target.is_file() and target.read_bytes() == content):
-            write_file(
-                target,
-                content,
-                temporary=self._root / "tmp",
-                crash_point=lambda: crash_point("lake.before_rename"),
-            )
+        if target.is_file() and target.read_bytes() == content:
+            sync_folder(target.parent)  # that attempt may have ended before its name was durable
+            return target
+        if not target.exists():
+            self._put_now.append(target)
+        write_file(
+            target,
+            content,
+            temporary=self._root / "tmp",
+            crash_point=lambda: crash_point("lake.before_rename"),
+        )
         return target
 
     def _content(self, entry: Entry, file: FileRef) -> bytes:

@@ -104,7 +104,7 @@ class Writing:
         known = self.manifest.instruments.get(symbol)
         facts = arrival.instrument if known is None else known.updated(arrival.instrument)
         self.manifest = self.manifest.with_series(entry, facts)
-        self._put_actions(symbol, arrival.actions)
+        repaired = merged.repaired + self._put_actions(symbol, arrival.actions)
         return Ingest(
             symbol,
             timeframe,
@@ -116,22 +116,25 @@ class Writing:
             len(found.quarantined),
             found.quarantined.counts(),
             (*found.remarks(), *_mixed(stored, arrival.source)),
-            merged.repaired,
+            repaired,
             quarantine,
         )
 
-    def _put_actions(self, symbol: str, new: CorporateActions | None) -> None:
+    def _put_actions(self, symbol: str, new: CorporateActions | None) -> tuple[str, ...]:
+        """Merge actions into those that are stored; return the damaged file that was written anew, if there was one."""
         if new is None:
-            return
+            return ()
         kept = self.manifest.actions.get(symbol)
-        merged, repaired = new, False
+        merged = new
+        repaired: tuple[str, ...] = ()
         if kept is not None:
             try:
                 merged = self._files.read_actions(symbol, kept).merged(new)
             except CorruptLake:  # a source names all it knows: the new list stands for the damaged one
-                repaired = True
+                repaired = (kept.path,)
         if kept is None or repaired or merged.logical_hash != kept.logical_hash:
             self.manifest = self.manifest.with_actions(symbol, self._files.write_actions(symbol, merged))
+        return repaired
 
     def _merged(self, symbol: str, timeframe: str, new: RawBars, stored: Entry | None) -> _Parts:
         """Merge part by part and write the files that change; parts without new rows are not even read."""
@@ -171,11 +174,22 @@ def _origins(stored: Entry | None, source: str, new: RawBars) -> tuple[Origin, .
     """Return where the bars of a series come from after new ones came in: a source that goes on is one span."""
     first, last = bar_time(new.time[0]), bar_time(new.time[-1])
     before = stored.origins if stored else ()
-    if before and before[-1].source == source:
+    if before and before[-1].source == source and not _bars_between(before, first, last):
         first, last = min(first, before[-1].first), max(last, before[-1].last)
         before = before[:-1]
-    hidden = [origin for origin in before if not (first <= origin.first and origin.last <= last)]
-    return (*hidden, Origin(source, first, last))
+    seen = [origin for origin in before if not (first <= origin.first and origin.last <= last)]
+    return (*seen, Origin(source, first, last))
+
+
+def _bars_between(before: tuple[Origin, ...], first: str, last: str) -> bool:
+    """Return whether another source's bars lie between the newest span and the bars from `first` to `last`."""
+    *others, newest = before
+    start, end = min(newest.last, last), max(newest.first, first)
+    return any(
+        other.source != newest.source and other.first < end and start < other.last
+        for other in others
+        if start < end
+    )
 
 
 def _mixed(stored: Entry | None, source: str) -> tuple[str, ...]:

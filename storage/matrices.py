@@ -143,7 +143,7 @@ def _one(
     # Of a price `factors` looks at the close alone, and at that only where there are dividends.
     close = columns.get("close", price)
     raw = RawBars(time, close, close, close, close, close, columns["factor"])
-    by = factors(raw, actions, view.adjust, view.known_at)
+    by = factors(raw, actions, view.adjust, view.known_at, timeframe=entry.timeframe)
     values = price * (by.volume if view.column == "volume" else by.price)
     if view.start is None and view.end is None:
         return time, values

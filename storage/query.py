@@ -131,13 +131,13 @@ def _bars(
 
 
 def _steps(lake: Lake, entry: Entry, file: FileRef, version: str | None) -> Steps:
-    key = (entry.logical_hash, file.logical_hash)
+    key = (entry.logical_hash, file.logical_hash, entry.timeframe)
     known = _known_steps.get(key)
     if known is None:
         raw = lake.raw_bars(entry.symbol, entry.timeframe, snapshot=version)
         actions = lake.actions(entry.symbol, snapshot=version)
         assert actions is not None  # the manifest names its file
-        known = steps_of(raw, actions, entry.symbol)
+        known = steps_of(raw, actions, entry.symbol, entry.timeframe)
         _known_steps.put(key, known)
     return known
 

@@ -37,6 +37,7 @@ from storage.tables import IDEMPOTENCY_KEYS, RUNS
 ARTIFACTS: Final = {
     "equity": "equity.parquet",
     "trades": "trades.parquet",
+    "trials": "trials.parquet",
     "report": "report.html",
     "picture": "report.png",
 }

@@ -41,6 +41,17 @@ def equal(one: RawBars, other: RawBars) -> bool:
     return all(np.array_equal(getattr(one, name), getattr(other, name)) for name in ("time", *VALUES))
 
 
-def restated_bars() -> RawBars:
-    """Return some_bars(300) with one volume restated and one row that is no bar."""
-    return changed(changed(some_bars(300), 7, volume=1.0), 9, close=-1.0)
+def exact_bars(n: int, *, timeframe: str = "1d", start: str = "2019-12-02", factor: float = 1.0) -> RawBars:
+    """Return n bars without gaps whose values any machine computes to the same bit; the older half has `factor`."""
+    number = np.arange(n)
+    close = 100 + (number * 7 % 13) * 0.25
+    open_ = 100 + (number * 5 % 11) * 0.25
+    return RawBars(
+        np.datetime64(start, "us") + number * np.timedelta64(TIMEFRAMES[timeframe]),
+        open_,
+        np.maximum(open_, close) + 0.5,
+        np.minimum(open_, close) - 0.5,
+        close,
+        1000.0 + number,
+        np.where(number < n // 2, factor, 1.0),
+    )

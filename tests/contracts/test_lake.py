@@ -15,12 +15,8 @@ from gpt_trader.instruments import Instrument
 from gpt_trader.raw_bars import RawBars
 from storage.lake import Lake
 from storage.manifest import seal, unseal
+from tests.contracts.lake_workers import ended, python
 from tests.lake_samples import AAPL, IBM, changed, equal, some_bars
-
-
-@pytest.fixture
-def lake(tmp_path: Path) -> Lake:
-    return Lake(tmp_path / "lake")
 
 
 def files_below(root: Path) -> set[str]:
@@ -310,3 +306,19 @@ def test_the_sample_goes_in_whole(lake: Lake):
     }
     assert lake.current() is not None
     assert abs(lake.snapshots()[-1].created_at - datetime.now(UTC)) < timedelta(minutes=5)
+
+
+WRITE_AND_READ = """
+import sys
+from pathlib import Path
+from storage.lake import Lake
+from tests.lake_samples import AAPL, some_bars
+lake = Lake(Path(sys.argv[1]))
+lake.upsert(AAPL, "1d", some_bars(300), source="sample")
+lake.bars("AAPL")
+sys.exit("pandas was imported" if "pandas" in sys.modules else 0)
+"""
+
+
+def test_writing_and_reading_bars_never_imports_pandas(lake: Lake):
+    assert ended(python(WRITE_AND_READ, lake.root)) == (0, "")

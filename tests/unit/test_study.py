@@ -1,0 +1,212 @@
+"""Studies: the sweep's numbers are the engine's, odd combinations stop nobody, the best is the best."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import pytest
+
+from gpt_trader.backtesting import engine
+from gpt_trader.bars import Bars, Floats
+from gpt_trader.errors import NotEnoughBars, Refused
+from gpt_trader.optimization.ranking import objectives, ranked
+from gpt_trader.optimization.result import choose
+from gpt_trader.optimization.screening import BLOCKS, COLUMNS
+from gpt_trader.optimization.space import search_space, trial_numbers
+from gpt_trader.optimization.study import FAILED, RUN, SKIPPED, Screened, Study
+from gpt_trader.optimization.walk_forward import document, stretches, walk
+from gpt_trader.requests import OptimizeRequest, WalkForward
+from gpt_trader.strategies.base import Strategy
+from gpt_trader.strategies.registry import strategy_type
+from tests.bars_factory import STOCK
+
+OBJECTIVES = (
+    "sharpe",
+    "sortino",
+    "calmar",
+    "total_return",
+    "annualized_return",
+    "max_drawdown",
+    "win_rate",
+    "profit_factor",
+    "expectancy",
+)
+
+
+def walking_bars(n: int = 800, seed: int = 3) -> Bars:
+    random = np.random.default_rng(seed)
+    close = 100 * np.exp(np.cumsum(random.normal(0.0003, 0.02, n)))
+    open_ = close * np.exp(random.normal(0, 0.004, n))
+    time = np.datetime64("2010-01-04", "us") + np.arange(n) * np.timedelta64(1, "D")
+    high, low = np.maximum(open_, close) * 1.01, np.minimum(open_, close) * 0.99
+    return Bars(STOCK, "1d", time, open_, high, low, close, np.full(n, 1e6), logical_hash="walk")
+
+
+def study(strategy: type[Strategy] | None = None, bars: Bars | None = None, **values: Any) -> Study:
+    request = OptimizeRequest(symbol="TEST", strategy="ma_crossover", **values)
+    chosen = strategy or strategy_type("ma_crossover")
+    return Study(bars or walking_bars(), 60, chosen, search_space(chosen, request), request)
+
+
+def screened(found: Study) -> Screened:
+    return found.screen(trial_numbers(found.space, found.request))
+
+
+@pytest.mark.parametrize("direction", ["long", "both"])
+@pytest.mark.parametrize("stop", [None, 0.03])
+@pytest.mark.parametrize("objective", OBJECTIVES)
+def test_every_objective_of_a_sweep_is_the_engines(objective: str, direction: str, stop: float | None):
+    found = study(objective=objective, direction=direction, stop_loss=stop)
+    trials = screened(found)
+    values = objectives(trials, found.bars[found.first :], found.request)
+    for number, value in zip(trials.number, values, strict=True):
+        if trials.state[number] != RUN:
+            continue
+        terms = found.request.backtest(dict(found.space.at(int(number))))
+        metrics = engine.simulate(found.bars, found.first, found.candidate(int(number)), terms).metrics
+        expected = metrics.as_dict()[objective]
+        assert value == pytest.approx(np.nan if expected is None else expected, rel=1e-9, nan_ok=True)
+
+
+def test_the_blocks_sums_are_those_of_the_returns():
+    found = study()
+    trials = screened(found)
+    row = trials.rows[0]
+    terms = found.request.backtest(dict(found.space.at(0)))
+    equity = engine.simulate(found.bars, found.first, found.candidate(0), terms).equity
+    change = np.concatenate([[0.0], equity[1:] / equity[:-1] - 1])
+    block = np.arange(len(change)) * BLOCKS // len(change)
+    base = len(COLUMNS)
+    np.testing.assert_allclose(row[base : base + BLOCKS], np.bincount(block, change), atol=1e-12)
+    np.testing.assert_allclose(row[base + BLOCKS :], np.bincount(block, change**2), rtol=1e-9)
+    assert row[COLUMNS.index("m3")] == pytest.approx(((change - change.mean()) ** 3).sum(), rel=1e-6)
+
+
+class Fussy(Strategy):
+    """Raises on 13, gives nonsense on 14, is never long on 15."""
+
+    name = "fussy"
+    number: int = 1
+
+    def targets(self, bars: Bars, first: int = 0) -> Floats:
+        if self.number == 13:
+            raise ZeroDivisionError("bad luck")
+        side = np.zeros(len(bars))
+        side[first::2] = {14: np.nan, 15: 0.0}.get(self.number, 1.0)
+        return side
+
+
+def test_a_combination_that_fails_is_counted_and_the_others_go_on():
+    found = study(Fussy, space={"number": [12, 13, 14, 15]})
+    trials = screened(found)
+    assert trials.state.tolist() == [RUN, FAILED, FAILED, RUN]
+    assert trials.reasons[1] == "ZeroDivisionError: bad luck"
+    assert "targets()" in trials.reasons[2]
+    assert trials.counts() == {"run": 2, "skipped": 0, "failed": 2}
+
+
+def test_what_the_strategy_refuses_is_skipped():
+    trials = screened(study(space={"fast": [10, 30], "slow": [20, 40]}))
+    assert trials.state.tolist() == [RUN, RUN, SKIPPED, RUN]
+    assert "must be below" in trials.reasons[2]
+
+
+def test_the_best_comes_first_and_is_verified():
+    found = study(top=5)
+    trials = screened(found)
+    objective, numbers, backtests, verified = choose(found, trials, snapshot_id="s")
+    values = [objective[number] for number in numbers]
+    assert values == sorted(values, reverse=True)
+    assert values[0] == np.nanmax(objective)
+    assert [b.metrics.sharpe for b in backtests] == pytest.approx(values)
+    assert verified == 15
+
+
+def test_constraints_keep_combinations_out():
+    free, bound = study(), study(min_trades=20, max_drawdown=0.4)
+    trials = screened(bound)
+    objective = objectives(trials, bound.bars[bound.first :], bound.request)
+    for place in ranked(trials, objective, bound.request):
+        assert trials.rows[place, COLUMNS.index("entries")] >= 20
+        assert trials.rows[place, COLUMNS.index("depth")] >= -0.4
+    assert len(ranked(trials, objective, free.request)) > len(ranked(trials, objective, bound.request))
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ({"min_trades": 10_000}, "keeps the constraints"),
+        ({"space": {"fast": [50], "slow": [20]}}, "no combination could be tried"),
+    ],
+)
+def test_a_study_without_a_choice_says_why(values: dict[str, Any], said: str):
+    found = study(**values)
+    with pytest.raises(Refused, match=said):
+        choose(found, screened(found), snapshot_id="s")
+
+
+def test_an_objective_that_is_nowhere_defined_says_so():
+    found = study(Fussy, space={"number": [15]})
+    with pytest.raises(Refused, match="sharpe is undefined for every combination"):
+        choose(found, screened(found), snapshot_id="s")
+
+
+def test_a_sweep_in_parts_is_the_sweep_as_one():
+    found = study()
+    whole = screened(found)
+    parts = Screened.of([found.screen([0, 1, 2]), found.screen(list(range(3, 16)))])
+    assert whole.rows.tobytes() == parts.rows.tobytes()
+    assert (whole.state.tolist(), whole.reasons) == (parts.state.tolist(), parts.reasons)
+
+
+@pytest.mark.parametrize("anchored", [False, True])
+def test_stretches_cover_the_range_and_never_look_ahead(anchored: bool):
+    how = WalkForward(windows=6, train=3, anchored=anchored, purge=5)
+    found = stretches(60, 800, how)
+    assert len(found) == 6
+    assert found[-1].test_end == 800
+    for before, after in pairwise(found):
+        assert after.test == before.test_end
+    for stretch in found:
+        assert stretch.train >= 60
+        assert stretch.train_end == stretch.test - 5
+    assert (found[-1].train == 60) is anchored
+
+
+def test_too_short_a_range_to_walk_is_refused():
+    with pytest.raises(NotEnoughBars, match="needs at least 2 bars in each stretch"):
+        stretches(0, 20, WalkForward(windows=10))
+
+
+def test_each_test_trades_with_what_its_past_chose_and_nothing_later():
+    found = study(walk_forward={"windows": 4})
+    numbers = trial_numbers(found.space, found.request)
+    how = found.request.walk_forward
+    assert how is not None
+    windows = list(walk(found, numbers, how))
+    past = Study(
+        found.bars[: windows[1].stretch.train_end],
+        windows[1].stretch.train,
+        found.strategy,
+        found.space,
+        found.request,
+    )
+    trials = past.screen(numbers)
+    objective = objectives(trials, past.bars[past.first :], past.request)
+    assert windows[1].number == trials.number[ranked(trials, objective, past.request)[0]]
+
+
+def test_the_walks_equity_is_one_curve():
+    found = study(walk_forward={"windows": 5}, min_trades=0)
+    numbers = trial_numbers(found.space, found.request)
+    how = found.request.walk_forward
+    assert how is not None
+    windows = list(walk(found, numbers, how))
+    shown = document(found, windows)
+    growth = np.prod([1 + window.test_return for window in windows])
+    assert shown["total_return"] == pytest.approx(growth - 1, rel=1e-12)
+    assert shown["bars"] == sum(len(window.equity) for window in windows)
+    assert len(shown["each"]) == 5
+    assert 0 <= shown["consistency"] <= 1
