@@ -14,9 +14,11 @@ from api.principals import Principal
 from gpt_trader.adapters.names import RESAMPLE
 from gpt_trader.adapters.sources import source, unknown_symbol
 from gpt_trader.calendars import calendar
+from gpt_trader.credentials import credential, required
 from gpt_trader.errors import NotFound, Problem, Refused, UnknownName
 from gpt_trader.instruments import Instrument
-from gpt_trader.requests import BacktestRequest, DataRequest, Request
+from gpt_trader.optimization.space import search_space
+from gpt_trader.requests import BacktestRequest, DataRequest, OptimizeRequest, Request, SimulationRequest
 from gpt_trader.settings import Home, Settings
 from gpt_trader.slices import Slice
 from gpt_trader.strategies.registry import build, strategy_type
@@ -36,26 +38,30 @@ def admitted(
     Reads the lake's manifest and a source's list, never bars; blocks for some milliseconds: call it in a thread.
     """
     request = validated(row.request_type(), body)
-    if isinstance(request, BacktestRequest):
+    if isinstance(request, SimulationRequest):
         _check_strategy(request, home)
         _check_symbol(request, lake, request.source or settings.default_source)
     if isinstance(request, DataRequest):
-        _check_ingest(request, caller, request.source or settings.default_source)
+        _check_ingest(request, caller, request.source or settings.default_source, home)
     return request
 
 
-def _check_strategy(request: BacktestRequest, home: Home) -> None:
+def _check_strategy(request: SimulationRequest, home: Home) -> None:
     """Build a registered strategy with its parameters; a user's own is code, and code is not run here."""
     stored = parse_stored_id(request.strategy)
     if stored is None:
-        build(strategy_type(request.strategy), request.params, request.direction)
+        strategy = strategy_type(request.strategy)
+        if isinstance(request, BacktestRequest):
+            build(strategy, request.params, request.direction)
+        if isinstance(request, OptimizeRequest):
+            search_space(strategy, request)
     elif not (home.strategies / f"{stored[0]}.py").is_file():
         raise NotFound(
             f"strategy {request.strategy} is not stored in this engine: POST its file to /api/v1/strategies"
         )
 
 
-def _check_symbol(request: BacktestRequest, lake: Lake, name: str) -> None:
+def _check_symbol(request: SimulationRequest, lake: Lake, name: str) -> None:
     """Find the series in the lake's snapshot or, where the newest is meant, in the source's list."""
     entries = lake.manifest(request.snapshot).entries
     if (request.symbol, request.timeframe) in entries:
@@ -67,7 +73,7 @@ def _check_symbol(request: BacktestRequest, lake: Lake, name: str) -> None:
         raise unknown_symbol(request.symbol, name, listed | {symbol for symbol, _ in entries})
 
 
-def _check_ingest(request: DataRequest, caller: Principal, name: str) -> None:
+def _check_ingest(request: DataRequest, caller: Principal, name: str, home: Home) -> None:
     if name == "csv" or request.file is not None:
         caller.must("admin")  # it reads a file of this machine
         _check_file(request)
@@ -76,6 +82,8 @@ def _check_ingest(request: DataRequest, caller: Principal, name: str) -> None:
         calendar(request.calendar)
     if request.refresh or name == RESAMPLE:
         return
+    if name == "alpaca":
+        required(credential(name, home.credentials), name, "key", "secret")
     listed = _listed(name)
     for symbol in request.symbols:
         if listed is not None and symbol not in listed:

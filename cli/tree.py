@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from cli.commands import backtest, cache, config, data, engine, strategy, workflow
+from cli.commands import backtest, cache, config, data, engine, optimize, strategy, workflow
 from cli.terminal.options import Options, Output, use
 
 #: What one group of commands is called in `--help`.
@@ -34,6 +34,7 @@ def build() -> typer.Typer:
     app.callback()(_root)
     engine.register(app)
     backtest.register(app)
+    optimize.register(app)
     for name, (module, summary) in GROUPS.items():
         group = typer.Typer(name=name, help=summary, no_args_is_help=True, rich_markup_mode=markup)
         module.register(group)

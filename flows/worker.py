@@ -56,6 +56,7 @@ PRELOAD: Final = (
     *PREFECT,
     "flows.backtest",
     "flows.data",
+    "flows.optimize",
     "gpt_trader.backtesting.report.page",
     "gpt_trader.backtesting.report.picture",
     "matplotlib.backends.backend_agg",

@@ -146,6 +146,25 @@ Objective = Literal[
 ]
 
 
+class WalkForward(BaseModel):
+    """How to walk forward: choose on a stretch of bars, trade the next one with what was chosen, move on.
+
+    The range is divided into `windows` test stretches of equal length, with a training stretch of `train` times that
+    length before the first.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    windows: int = Field(default=8, ge=2, le=200, description="Test stretches.")
+    train: float = Field(
+        default=4.0, gt=0, le=50, description="Length of the first training stretch, in test stretches."
+    )
+    anchored: bool = Field(
+        default=False, description="Train from the first bar on, instead of on a stretch that rolls along."
+    )
+    purge: int = Field(default=0, ge=0, le=10_000, description="Bars left out between training and test.")
+
+
 class OptimizeRequest(SimulationRequest):
     """Search a strategy's parameters on one symbol's stored bars, and tell whether to believe the best.
 
@@ -165,7 +184,7 @@ class OptimizeRequest(SimulationRequest):
         default="grid", description="Every combination, or `trials` of them drawn without repetition."
     )
     trials: int | None = Field(
-        default=None, ge=1, le=1_000_000, description="Combinations to draw (random; default 200)."
+        default=None, ge=1, le=250_000, description="Combinations to draw (random; default 200)."
     )
     objective: Objective = Field(default="sharpe", description="The metric that the best has most of.")
     min_trades: int = Field(
@@ -173,6 +192,9 @@ class OptimizeRequest(SimulationRequest):
     )
     max_drawdown: float | None = Field(
         default=None, gt=0, le=1, description="A combination that falls deeper from a peak is not chosen."
+    )
+    walk_forward: WalkForward | None = Field(
+        default=None, description="Walk forward as well: what choosing like this would have made unseen."
     )
     top: int = Field(default=10, ge=1, le=100, description="So many of the best are shown, and verified.")
 
@@ -209,11 +231,12 @@ class DataRequest(Request):
         description="sample, csv, yahoo, alpaca, ccxt:VENUE or synthetic; resample: made from stored finer bars; "
         "default: the settings' source.",
     )
-    timeframes: tuple[str, ...] = Field(
-        default=("1d",),
+    timeframes: tuple[str, ...] | None = Field(
+        default=None,
         min_length=1,
         max_length=7,
-        description="Lengths of a bar, of 1m, 5m, 15m, 1h, 4h, 1d, 1w; what the source lacks is made from finer bars.",
+        description="Lengths of a bar, of 1m, 5m, 15m, 1h, 4h, 1d, 1w; what the source lacks is made from finer bars. "
+        "Default: 1d (refresh: all that are stored).",
         examples=[["1d"], ["1m", "1h"]],
     )
     start: date | None = Field(default=None, description="First day, inclusive; default: the first there is.")
@@ -243,7 +266,9 @@ class DataRequest(Request):
 
     @field_validator("timeframes")
     @classmethod
-    def _timeframes(cls, values: tuple[str, ...]) -> tuple[str, ...]:
+    def _timeframes(cls, values: tuple[str, ...] | None) -> tuple[str, ...] | None:
+        if values is None:
+            return None
         return tuple(t for t in TIMEFRAMES if t in {_known_timeframe(value) for value in values})
 
     @field_validator("source")
@@ -281,9 +306,9 @@ class DataRequest(Request):
             raise ValueError(f"{unused[0]} describes a file, and no file is given: add --file PATH")
         if self.file and len(self.symbols) != 1:
             raise ValueError(f"one file holds one symbol, {len(self.symbols)} given: name it with --symbol")
-        if self.file and len(self.timeframes) != 1:
+        if self.file and len(self.timeframes or ("1d",)) != 1:
             raise ValueError(
-                f"one file holds bars of one length, {len(self.timeframes)} given: name it with --timeframe"
+                f"one file holds bars of one length, {len(self.timeframes or ())} given: name it with --timeframe"
             )
         if self.start and self.end and self.start > self.end:
             raise ValueError(f"start {self.start} is after end {self.end}: give start ≤ end")

@@ -50,6 +50,14 @@ SLICES: Final[dict[str, Slice]] = {
             command="backtest",
         ),
         Slice(
+            name="optimize",
+            summary="Search a strategy's parameters, and tell whether to believe the best",
+            request="gpt_trader.requests.OptimizeRequest",
+            flow="flows.optimize.optimize",
+            route="/api/v1/strategies/optimize",
+            command="optimize",
+        ),
+        Slice(
             name="data",
             summary="Bring bars from a source into the lake",
             request="gpt_trader.requests.DataRequest",

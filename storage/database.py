@@ -18,6 +18,7 @@ import psycopg
 from psycopg import sql
 from sqlalchemy import URL, Connection, Engine, create_engine, make_url, text
 from sqlalchemy.exc import ArgumentError, OperationalError
+from sqlalchemy.pool import Pool
 
 from gpt_trader.errors import EngineUnreachable, Problem, Refused
 from gpt_trader.settings import Home, Settings
@@ -334,8 +335,13 @@ def _create(
         ) from None
 
 
+#: A parent's connections in a forked child: neither closed (it is the parent's session) nor deleted, which warns.
+_of_parent: list[Pool] = []
+
+
 def _forget_connections_of_parent() -> None:
     for each in _engines.values():
+        _of_parent.append(each.pool)
         each.dispose(close=False)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Final
 
 from gpt_trader.adapters.base import Source
 from gpt_trader.adapters.names import RESAMPLE
@@ -12,6 +13,8 @@ from gpt_trader.instruments import TIMEFRAMES
 from gpt_trader.requests import DataRequest
 from gpt_trader.resampling import finer
 from storage.manifest import Entry, Manifest
+
+_DAILY: Final = ("1d",)
 
 
 @dataclass(frozen=True)
@@ -41,12 +44,12 @@ def planned(
     name = request.source or default_source
     if name == RESAMPLE:
         symbols = request.symbols or tuple(sorted({symbol for symbol, _ in manifest.entries}))
-        return Plan((), _series(symbols, request.timeframes, RESAMPLE))
+        return Plan((), _series(symbols, request.timeframes or _DAILY, RESAMPLE))
     source = source_of(name)
     symbols = request.symbols or tuple(instrument.symbol for instrument in source.instruments())
     if not symbols:
         raise UnknownName(f"source {name} does not list its symbols: name them with --symbol")
-    return _split(symbols, request.timeframes, source, manifest)
+    return _split(symbols, request.timeframes or _DAILY, source, manifest)
 
 
 def _split(symbols: tuple[str, ...], timeframes: tuple[str, ...], source: Source, manifest: Manifest) -> Plan:
@@ -84,7 +87,7 @@ def _refresh(request: DataRequest, manifest: Manifest) -> Plan:
         entry
         for entry in manifest.entries.values()
         if (not request.symbols or entry.symbol in request.symbols)
-        and ("timeframes" not in request.model_fields_set or entry.timeframe in request.timeframes)
+        and (request.timeframes is None or entry.timeframe in request.timeframes)
     ]
     fetch = [_again(entry) for entry in wanted if _origin(entry) not in ("csv", RESAMPLE)]
     resample = [_again(entry) for entry in wanted if _origin(entry) == RESAMPLE]

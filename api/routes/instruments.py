@@ -80,6 +80,7 @@ class RemovedView(BaseModel):
     snapshot_id: str
 
 
+AsOf = Annotated[str | None, Query(max_length=64, description="A snapshot's id, or a time: the newest then.")]
 Facts = Annotated[dict[str, Any], Depends(json_object)]
 
 _FACTS_BODY = {
@@ -95,9 +96,11 @@ _FACTS_BODY = {
     summary="An instrument: facts and series",
     responses=declared(401, 403, 404, 422, 500),
 )
-async def show_instrument(symbol: SymbolPath, context: Parts, _: Reader) -> InstrumentView:
+async def show_instrument(
+    symbol: SymbolPath, context: Parts, _: Reader, as_of: AsOf = None
+) -> InstrumentView:
     """Return what the lake knows of it."""
-    return await asyncio.to_thread(_view, context, symbol)
+    return await asyncio.to_thread(_view, context, symbol, as_of)
 
 
 @router.patch(
@@ -134,7 +137,7 @@ async def remove_series(
 
 @router.get("/actions/{symbol}", summary="Splits and dividends", responses=declared(401, 403, 404, 422, 500))
 async def list_actions(
-    symbol: SymbolPath, context: Parts, _: Reader, as_of: str | None = None
+    symbol: SymbolPath, context: Parts, _: Reader, as_of: AsOf = None
 ) -> Listing[ActionView]:
     """Return them oldest first; nothing where no source knows of any."""
     await asyncio.to_thread(_view, context, symbol, as_of)

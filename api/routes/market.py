@@ -93,10 +93,16 @@ async def bars_query(
     return BarsQuery(symbol, timeframe, start, end, as_of, limit, adjust, after)
 
 
-@router.get("/symbols", summary="List the symbols", responses=declared(401, 403, 500))
-async def list_symbols(context: Parts, _: Reader) -> Listing[SymbolView]:
-    """What the lake holds, then what the default source could bring."""
-    return Listing(items=await asyncio.to_thread(_symbols, context))
+@router.get("/symbols", summary="List the symbols", responses=declared(401, 403, 404, 422, 500))
+async def list_symbols(
+    context: Parts,
+    _: Reader,
+    as_of: Annotated[
+        str | None, Query(max_length=64, description="A snapshot's id, or a time: the newest then.")
+    ] = None,
+) -> Listing[SymbolView]:
+    """What the lake holds, then (without `as_of`) what the default source could bring."""
+    return Listing(items=await asyncio.to_thread(_symbols, context, as_of))
 
 
 @router.get(
@@ -143,9 +149,9 @@ async def list_snapshots(context: Parts, _: Reader) -> Listing[SnapshotView]:
     return Listing(items=items[::-1])
 
 
-def _symbols(context: Context) -> list[SymbolView]:
-    stored = context.lake.entries()
-    names = {instrument.symbol: instrument.name for instrument in context.lake.instruments()}
+def _symbols(context: Context, as_of: str | None) -> list[SymbolView]:
+    stored = context.lake.entries(as_of)
+    names = {instrument.symbol: instrument.name for instrument in context.lake.instruments(as_of)}
     items = [
         SymbolView(
             symbol=entry.symbol,
@@ -159,6 +165,8 @@ def _symbols(context: Context) -> list[SymbolView]:
         )
         for entry in stored
     ]
+    if as_of is not None:
+        return items
     source = context.settings.default_source
     missing = {each.symbol: each for each in listed_instruments(source) if each.symbol not in names}
     return items + [

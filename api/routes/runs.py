@@ -106,7 +106,7 @@ async def show_picture(run_id: UUID, context: Parts, caller: Reader) -> FileResp
 
 @router.get(
     "/{run_id}/artifacts/{name}",
-    summary="A run's series: equity or trades",
+    summary="A run's series: equity and trades, or trials",
     response_class=Response,
     responses={
         200: {"content": {media_type: {} for media_type in MEDIA_TYPES}},
@@ -115,7 +115,7 @@ async def show_picture(run_id: UUID, context: Parts, caller: Reader) -> FileResp
 )
 async def show_series(
     run_id: UUID,
-    name: Literal["equity", "trades"],
+    name: Literal["equity", "trades", "trials"],
     context: Parts,
     caller: Reader,
     accept: Annotated[str | None, Header()] = None,

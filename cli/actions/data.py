@@ -38,10 +38,10 @@ def ingest_bars(values: Mapping[str, Any]) -> None:
         raise RunFailed(f"{result['failed']} of {len(result['series'])} series did not come in")
 
 
-def show_symbols() -> None:
-    """List the lake's symbols, then those that the default source could bring."""
+def show_symbols(as_of: str | None) -> None:
+    """List the lake's symbols, then (of the newest version) those that the default source could bring."""
     with connect() as client:
-        items = client.symbols()
+        items = client.symbols(as_of=as_of)
     columns = {
         "symbol": "symbol",
         "timeframe": "bar",

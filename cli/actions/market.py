@@ -56,12 +56,16 @@ def check_bars(
     )
 
 
-def show_instrument(symbol: str, given: Mapping[str, str], unset: Sequence[str]) -> None:
+def show_instrument(
+    symbol: str, given: Mapping[str, str], unset: Sequence[str], as_of: str | None = None
+) -> None:
     """Show an instrument; first set the facts that are given, and take back those that are named."""
     changes: Json = {name: literal(value) for name, value in given.items()} | dict.fromkeys(unset)
+    if changes and as_of:
+        raise Refused.of(Problem("as-of", as_of, "is for reading: facts are set in the newest version"))
     with connect() as client:
         name = _checked(symbol)
-        found = client.edit_instrument(name, changes) if changes else client.instrument(name)
+        found = client.edit_instrument(name, changes) if changes else client.instrument(name, as_of=as_of)
     facts = found["instrument"]
     by_hand = facts["edited"]
     columns = {

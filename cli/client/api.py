@@ -140,9 +140,9 @@ class Client:
         """Return one strategy: parameters, defaults, search space."""
         return self._object("GET", f"{ROOT}/strategies/{_part(name)}")
 
-    def symbols(self) -> list[Json]:
+    def symbols(self, **query: object) -> list[Json]:
         """Return the symbols of the lake."""
-        return self._items(f"{ROOT}/market/symbols")
+        return self._items(f"{ROOT}/market/symbols", **query)
 
     def bars(self, symbol: str, **query: object) -> Json:
         """Return bars of a symbol, a list a column."""
@@ -164,9 +164,10 @@ class Client:
         headers = {"Accept": "text/html, application/problem+json"}
         return self._wire.request("GET", f"{ROOT}/market/quality", query=query, headers=headers).body
 
-    def instrument(self, symbol: str) -> Json:
+    def instrument(self, symbol: str, **query: object) -> Json:
         """Return an instrument's facts and series."""
-        return self._object("GET", f"{ROOT}/market/symbols/{_part(symbol)}")
+        answer: Json = self._wire.request("GET", f"{ROOT}/market/symbols/{_part(symbol)}", query=query).json()
+        return answer
 
     def edit_instrument(self, symbol: str, changes: Mapping[str, Any]) -> Json:
         """Set facts of an instrument by hand (None: leave one to the sources again); return it."""

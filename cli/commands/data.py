@@ -87,11 +87,18 @@ def ingest(
     )
 
 
-def list_symbols() -> None:
+def list_symbols(
+    as_of: Annotated[
+        str | None,
+        typer.Option(
+            "--as-of", metavar="TIME|SNAPSHOT", help="Version of the lake to read (default: the newest)."
+        ),
+    ] = None,
+) -> None:
     """List the symbols of the lake with their ranges."""
     from cli.actions.data import show_symbols
 
-    show_symbols()
+    show_symbols(as_of)
 
 
 def show(
@@ -101,7 +108,10 @@ def show(
     start: Annotated[str | None, typer.Option(metavar="YYYY-MM-DD", help="First day, inclusive.")] = None,
     end: Annotated[str | None, typer.Option(metavar="YYYY-MM-DD", help="Last day, inclusive.")] = None,
     as_of: Annotated[
-        str | None, typer.Option("--as-of", metavar="SNAPSHOT", help="Snapshot to read (default: newest).")
+        str | None,
+        typer.Option(
+            "--as-of", metavar="TIME|SNAPSHOT", help="Version of the lake to read (default: the newest)."
+        ),
     ] = None,
     limit: Annotated[
         int, typer.Option(min=1, max=100_000, help="At most this many bars.", show_default=True)

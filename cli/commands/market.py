@@ -58,12 +58,13 @@ def instrument(
         list[str] | None,
         typer.Option(metavar="FACT", help="Leave a fact to the sources again; repeatable."),
     ] = None,
+    as_of: AsOf = None,
 ) -> None:
     """Show an instrument's facts and series, or set facts by hand."""
     from cli.actions.market import show_instrument
     from cli.runs.parameters import pairs
 
-    show_instrument(symbol, pairs(set_ or [], option="set"), unset or [])
+    show_instrument(symbol, pairs(set_ or [], option="set"), unset or [], as_of)
 
 
 def actions(

@@ -49,6 +49,26 @@ def literal(text: str) -> bool | int | float | str:
     return text
 
 
+def spaces(words: Iterable[str]) -> dict[str, Any]:
+    """Return `NAME=VALUES` words by name: a list from `5,10,20`, a range from `low:high` or `low:high:step`.
+
+    Raises Refused naming each that is neither, is empty or comes twice.
+    """
+    return {name: _values(name, text) for name, text in pairs(words, option="space").items()}
+
+
+def _values(name: str, text: str) -> Any:  # noqa: ANN401 - a list or a mapping
+    if ":" not in text:
+        return [literal(part) for part in _listed(text)]
+    parts = [literal(part.strip()) for part in text.split(":")]
+    if len(parts) not in (2, 3) or not all(type(part) in (int, float) for part in parts):
+        allowed = f"e.g. --space {name}=5,10,20 or --space {name}=5:50:5"
+        raise Refused.of(
+            Problem(f"space.{name}", text, "is neither a list nor low:high:step", allowed=allowed)
+        )
+    return dict(zip(("low", "high", "step"), parts, strict=False))
+
+
 def fields_of(
     model: type[Request], given: Mapping[str, str], parameters: Iterable[str] = ()
 ) -> dict[str, Any]:

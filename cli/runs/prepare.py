@@ -52,7 +52,7 @@ def prepare(model: type[Request], values: Mapping[str, Any]) -> Prepared:
     request = validated(model, given)
     strategy, file, stored = _strategy(request.strategy)  # type: ignore[attr-defined] # it has the field, see above
     params = given.get("params") or {}
-    if strategy is None:
+    if strategy is None or "space" in model.model_fields:  # part of a combination is no strategy yet
         params = {name: literal(v) if isinstance(v, str) else v for name, v in params.items()}
     else:
         params = typed(strategy, params, request.direction)  # type: ignore[attr-defined] # as above

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 from cli.terminal.ingested import ingested
+from cli.terminal.optimized import optimized, trial_rows
 from cli.terminal.render import Row, emit, grid, pairs, shown
 
 if TYPE_CHECKING:
@@ -41,6 +42,9 @@ def show_result(result: Mapping[str, Any], *, links: Mapping[str, str] | None = 
     """Write a result in the format that was asked for; JSON and YAML hold it as the API gave it."""
     if result.get("flow") == "data":
         emit(dict(result), table=lambda: ingested(result, links or {}), rows=lambda: result["series"])
+        return
+    if result.get("flow") == "optimize":
+        emit(dict(result), table=lambda: optimized(result, links or {}), rows=lambda: trial_rows(result))
         return
     if "metrics" not in result:
         emit(dict(result), table=lambda: _facts(result), rows=lambda: _ingested(result))

@@ -58,7 +58,7 @@ def refuse_gaps(verdict: Verdict) -> None:
             Problem(
                 "on_gaps",
                 "refuse",
-                f"{missing} bars are missing in {len(gaps)} places, the first from {iso(gaps[0].first)} to "
+                f"{missing} bars are missing in {_places(len(gaps))}, the first from {iso(gaps[0].first)} to "
                 f"{iso(gaps[0].last)}: {_fill(verdict)}",
                 allowed="warn or mark, to run all the same",
             )
@@ -83,7 +83,7 @@ def warnings(quality: dict[str, Any], verdict: Verdict, trades: Sequence[Trade])
         touched = quality["affected_trades"]
         said.append(
             f"{quality['missing_bars']} of {quality['expected_bars']} expected bars are missing in "
-            f"{quality['gaps']} places"
+            f"{_places(quality['gaps'])}"
             + (
                 f"; {len(touched)} of {len(trades)} trades were held across one"
                 if touched is not None
@@ -101,6 +101,11 @@ def warnings(quality: dict[str, Any], verdict: Verdict, trades: Sequence[Trade])
     return tuple(said)
 
 
+def _places(count: int) -> str:
+    return "one place" if count == 1 else f"{count} places"
+
+
 def _fill(verdict: Verdict) -> str:
     timeframe = "" if verdict.timeframe == "1d" else f" --timeframe {verdict.timeframe}"
-    return f"Fetch them again: gpt-trader data ingest --symbol {verdict.symbol}{timeframe} --refetch"
+    again = f"gpt-trader data ingest --symbol {verdict.symbol}{timeframe}"
+    return f"Bring them in from their source ({again} --source NAME --refetch) or from a file ({again} --file PATH)"

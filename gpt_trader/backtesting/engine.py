@@ -111,6 +111,8 @@ def require_bars(bars: Bars, first: int, strategy: Strategy, request: Simulation
     """Raise NotEnoughBars if there is nothing to trade or nothing to decide from."""
     if first < 0:
         raise ValueError(f"first is {first}, an index of bars is ≥ 0")
+    if first < len(bars) and strategy.warmup <= len(bars):
+        return
     stored = f"{iso(bars.time[0])} to {iso(bars.time[-1])}" if len(bars) else None
     if first >= len(bars):
         asked = f"from {request.start or 'the first'} to {request.end or 'the last'} bar"
@@ -120,7 +122,7 @@ def require_bars(bars: Bars, first: int, strategy: Strategy, request: Simulation
             message=f"{bars.symbol} has 0 {bars.timeframe} bars {asked}, at least 1 is needed",
             allowed=f"bars there are before the range: {stored}" if stored else None,
         )
-    elif strategy.warmup > len(bars):
+    else:
         problem = Problem(
             field="end",
             value=str(request.end) if request.end else None,
@@ -130,8 +132,6 @@ def require_bars(bars: Bars, first: int, strategy: Strategy, request: Simulation
             ),
             allowed="a later end, an earlier first bar in the lake, or shorter periods in params",
         )
-    else:
-        return
     raise NotEnoughBars(str(problem), problems=[problem])
 
 

@@ -14,8 +14,8 @@ from gpt_trader.requests import OptimizeRequest, ParamValue, ValueRange
 from gpt_trader.strategies.base import Strategy
 from gpt_trader.strategies.registry import parameter_names
 
-#: More combinations than this are no grid that anybody waits for.
-LARGEST_GRID: Final = 1_000_000
+#: Each trial keeps 360 bytes: so many are 90 MB.
+LARGEST_GRID: Final = 250_000
 DEFAULT_DRAWS: Final = 200
 
 

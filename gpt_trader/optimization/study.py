@@ -40,13 +40,14 @@ class Screened:
     rows: Floats
     reasons: dict[int, str]
 
-    def joined(self, later: Screened) -> Screened:
-        """Return the trials of both."""
-        return Screened(
-            np.concatenate([self.number, later.number]),
-            np.concatenate([self.state, later.state]),
-            np.concatenate([self.rows, later.rows]),
-            {**self.reasons, **later.reasons},
+    @classmethod
+    def of(cls, parts: Sequence[Screened]) -> Screened:
+        """Return the trials of all parts, in order."""
+        return cls(
+            np.concatenate([part.number for part in parts]),
+            np.concatenate([part.state for part in parts]),
+            np.concatenate([part.rows for part in parts]),
+            {number: reason for part in parts for number, reason in part.reasons.items()},
         )
 
     def counts(self) -> dict[str, int]:

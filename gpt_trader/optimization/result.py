@@ -1,0 +1,169 @@
+"""What an optimization found: the trials, the best as the engine of record has them, whether to believe it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from gpt_trader.backtesting import engine
+from gpt_trader.backtesting.result import BacktestResult
+from gpt_trader.bars import Floats
+from gpt_trader.errors import GptTraderError
+from gpt_trader.optimization.ranking import objectives, ranked
+from gpt_trader.optimization.study import Screened, Study
+
+SCHEMA_VERSION = 1
+
+#: Trials drawn at random that are verified by the engine of record beside the best.
+SAMPLED = 10
+
+
+@dataclass(frozen=True)
+class OptimizeResult:
+    """Everything an optimization found. `objective` is (m,), a value a trial, NaN where it was not run or undefined.
+
+    `top` are backtests by the engine of record, the best first, `numbers` their combinations; `verified` is how many
+    trials it was held against.
+    """
+
+    study: Study
+    screened: Screened
+    objective: Floats
+    numbers: tuple[int, ...]
+    top: tuple[BacktestResult, ...]
+    verified: int
+    snapshot_id: str
+    overfitting: dict[str, Any]
+    walk_forward: dict[str, Any] | None = None
+    provenance: dict[str, Any] = field(default_factory=dict)
+    data_quality: dict[str, Any] | None = None
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def result_hash(self) -> str:
+        """sha256 over the canonical request, the space, every trial, the best backtest, the verdicts.
+
+        Not in it, as in a backtest's: run id, times, durations, versions.
+        """
+        digest = hashlib.sha256()
+        space = {name: list(values) for name, values in self.study.space.values.items()}
+        digest.update(
+            _canonical({"schema": SCHEMA_VERSION, "request": self.study.request.canonical(), "space": space})
+        )
+        digest.update(self.top[0].bars_hash.encode())
+        for array in (
+            self.screened.number.astype("<i8"),
+            self.screened.state,
+            self.screened.rows.astype("<f8"),
+        ):
+            digest.update(np.ascontiguousarray(array).tobytes())
+        digest.update(self.top[0].result_hash.encode())
+        digest.update(_canonical({"overfitting": self.overfitting, "walk_forward": self.walk_forward}))
+        return digest.hexdigest()
+
+
+def choose(
+    study: Study, screened: Screened, *, snapshot_id: str
+) -> tuple[Floats, list[int], list[BacktestResult], int]:
+    """Return the objective of each trial, the best combinations, their backtests, and how many trials were verified.
+
+    The best and a random sample of the others are simulated by the engine of record, which must agree.
+    Raises as `ranking.ranked` where nothing can be chosen, GptTraderError where the two simulations disagree.
+    """
+    request = study.request
+    objective = objectives(screened, study.bars[study.first :], request)
+    order = ranked(screened, objective, request)
+    best = [int(screened.number[place]) for place in order[: request.top]]
+    rest = [int(screened.number[place]) for place in order[request.top :]]
+    drawn = np.random.default_rng(request.seed).permutation(len(rest))[:SAMPLED]
+    verified = study.verify([*best, *(rest[place] for place in drawn)])
+    backtests = [
+        engine.simulate(
+            study.bars,
+            study.first,
+            study.candidate(number),
+            request.backtest(dict(study.space.at(number))),
+            snapshot_id=snapshot_id,
+        )
+        for number in best
+    ]
+    for place, backtest in zip(order, backtests, strict=False):
+        _same_objective(float(objective[place]), backtest, request.objective)
+    return objective, best, backtests, verified
+
+
+def _same_objective(screened: float, backtest: BacktestResult, objective: str) -> None:
+    found = backtest.metrics.as_dict()[objective]
+    if found is None or abs(found - screened) > 1e-9 * max(abs(screened), 1.0):
+        raise GptTraderError(
+            f"{objective} of {backtest.params} was {screened!r} in the sweep and is {found!r} by the engine of record. "
+            "This is a fault of gpt-trader: please report it"
+        )
+
+
+def summary(result: OptimizeResult) -> dict[str, Any]:
+    """Return what is shown of a result, JSON-ready; run id, state and artifacts are the run's to add."""
+    best, request, study = result.top[0], result.study.request, result.study
+    places = {int(number): place for place, number in enumerate(result.screened.number)}
+    traded = study.bars[study.first :]
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "flow": "optimize",
+        "symbol": best.symbol,
+        "timeframe": best.timeframe,
+        "strategy": request.strategy,
+        "direction": request.direction,
+        "method": request.method,
+        "objective": request.objective,
+        "space": {name: list(values) for name, values in study.space.values.items()},
+        "snapshot_id": result.snapshot_id,
+        "bars_hash": best.bars_hash,
+        "result_hash": result.result_hash,
+        "start": str(traded.time[0].astype("datetime64[D]")),
+        "end": str(traded.time[-1].astype("datetime64[D]")),
+        "bars": len(traded),
+        "periods_a_year": best.periods_a_year,
+        "trials": result.screened.counts(),
+        "verified": result.verified,
+        "reasons": _reasons(result.screened),
+        "best": _entry(best, result, places[result.numbers[0]]),
+        "top": [
+            _entry(backtest, result, places[number])
+            for number, backtest in zip(result.numbers, result.top, strict=True)
+        ],
+        "benchmark": best.benchmark.as_dict(),
+        "overfitting": result.overfitting,
+        "walk_forward": result.walk_forward,
+        "warnings": list(result.warnings),
+        "data_quality": result.data_quality,
+        "provenance": result.provenance,
+    }
+
+
+def _entry(backtest: BacktestResult, result: OptimizeResult, place: int) -> dict[str, Any]:
+    return {
+        "params": backtest.params,
+        "objective": float(result.objective[place]),
+        "metrics": {**backtest.metrics.as_dict(), "benchmark_return": backtest.benchmark.total_return},
+        "result_hash": backtest.result_hash,
+    }
+
+
+def _reasons(screened: Screened, shown: int = 5) -> list[dict[str, Any]]:
+    """Return why trials were skipped or failed, the commonest reason first, each with how many and an example."""
+    counted: dict[str, list[int]] = {}
+    for number, reason in screened.reasons.items():
+        counted.setdefault(reason, []).append(number)
+    ordered: Sequence[tuple[str, list[int]]] = sorted(counted.items(), key=lambda item: -len(item[1]))
+    return [
+        {"reason": reason, "trials": len(numbers), "first": numbers[0]} for reason, numbers in ordered[:shown]
+    ]
+
+
+def _canonical(value: object) -> bytes:
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False).encode()
