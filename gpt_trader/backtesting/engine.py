@@ -13,6 +13,7 @@ from gpt_trader.backtesting import metrics as measure
 from gpt_trader.backtesting.execution import execute, vectorbt_version
 from gpt_trader.backtesting.result import BacktestResult, iso
 from gpt_trader.errors import NotEnoughBars, Problem, Refused
+from gpt_trader.simulation.kernel import bound
 from gpt_trader.strategies.base import Strategy
 
 if TYPE_CHECKING:
@@ -104,7 +105,7 @@ def wanted_targets(strategy: Strategy, bars: Bars, first: int, request: Simulati
 
     Raises Refused where they are not finite numbers of [−1, 1], one a bar.
     """
-    return _allowed(_checked(strategy.targets(bars, first), len(bars), strategy)[first:], request)
+    return _checked(strategy.targets(bars, first), len(bars), strategy, request)[first:]
 
 
 def require_bars(bars: Bars, first: int, strategy: Strategy, request: SimulationRequest) -> None:
@@ -143,30 +144,28 @@ def require_shortable(bars: Bars, request: SimulationRequest) -> None:
         )
 
 
-def _checked(targets: object, bars: int, strategy: Strategy) -> Floats:
-    """Return what a strategy gave as floats, or raise Refused saying which value breaks the contract."""
+def _checked(targets: object, bars: int, strategy: Strategy, request: SimulationRequest) -> Floats:
+    """Return what a strategy gave as floats, without the sides that the request does not trade.
+
+    Raises Refused saying which value breaks the contract.
+    """
     try:
-        values = np.asarray(targets, dtype=np.float64)
+        values = np.ascontiguousarray(targets, dtype=np.float64)
     except (TypeError, ValueError) as error:
         raise _broken(strategy, f"targets() returned {type(targets).__name__}, not numbers") from error
     if values.shape != (bars,):
         raise _broken(strategy, f"targets() returned shape {values.shape} for {bars} bars")
-    wrong = np.flatnonzero(~(np.abs(values) <= 1.0 + _ROUNDING))
-    if len(wrong):
-        where = int(wrong[0])
-        raise _broken(strategy, f"targets()[{where}] is {values[where]} ({len(wrong)} such values)")
-    return np.clip(values, -1.0, 1.0)
+    low = 0.0 if request.direction == "long" else -1.0
+    high = 0.0 if request.direction == "short" else 1.0
+    found = np.empty(bars)
+    if (where := bound(values, low, high, _ROUNDING, found)) >= 0:
+        count = np.count_nonzero(~(np.abs(values) <= 1.0 + _ROUNDING))
+        raise _broken(strategy, f"targets()[{where}] is {values[where]} ({count} such values)")
+    return found
 
 
 def _broken(strategy: Strategy, message: str) -> Refused:
     return Refused.of(Problem("strategy", strategy.name, message, "one finite number of [-1, 1] a bar"))
-
-
-def _allowed(targets: Floats, request: SimulationRequest) -> Floats:
-    """Return the targets without the sides that the request does not trade."""
-    low = 0.0 if request.direction == "long" else -1.0
-    high = 0.0 if request.direction == "short" else 1.0
-    return np.clip(targets, low, high)
 
 
 class _Alternating(Strategy):

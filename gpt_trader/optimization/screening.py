@@ -26,8 +26,6 @@ COLUMNS: Final = (
     "final",  # equity at the last close
     "mean",  # of the bars' returns
     "m2",  # Σ (r − mean)²
-    "m3",
-    "m4",
     "downside",  # Σ min(r, 0)²
     "depth",  # of the deepest drawdown, ≤ 0
     "entries",
@@ -41,40 +39,37 @@ WIDTH: Final = len(COLUMNS) + 2 * BLOCKS
 
 
 @njit(cache=True, error_model="numpy", nogil=True)
-def summarize(equity: Floats, found: Tally, row: Floats) -> None:
-    """Write the row (WIDTH,) of an equity curve (n,)."""
-    bars = len(equity)
-    total, peak, depth, downside = 0.0, equity[0], 0.0, 0.0
-    base = len(COLUMNS)
-    row[base:] = 0.0
-    before = equity[0]
-    for i in range(bars):
-        value = equity[i]
-        change = value / before - 1.0 if before != 0.0 and i else 0.0
-        before = value
-        total += change
-        if change < 0.0:
-            downside += change * change
-        peak = max(peak, value)
-        depth = min(depth, value / peak - 1.0)
-        block = i * BLOCKS // bars
-        row[base + block] += change
-        row[base + BLOCKS + block] += change * change
+def summarize(equity: Floats, found: Tally, change: Floats, row: Floats) -> None:
+    """Write the row (WIDTH,) of an equity curve (n,); `change` (n,) is room for its returns."""
+    bars, base = len(equity), len(COLUMNS)
+    change[0] = 0.0
+    if equity[bars - 1] == 0.0:  # ruined on the way: nothing comes of nothing
+        for i in range(1, bars):
+            change[i] = equity[i] / equity[i - 1] - 1.0 if equity[i - 1] != 0.0 else 0.0
+    else:
+        for i in range(1, bars):
+            change[i] = equity[i] / equity[i - 1] - 1.0
+    total, squares, downside = 0.0, 0.0, 0.0
+    peak, depth = equity[0], 0.0
+    for block in range(BLOCKS):
+        first, stop = -(-block * bars // BLOCKS), -(-(block + 1) * bars // BLOCKS)
+        one, square = 0.0, 0.0
+        for i in range(first, stop):
+            one += change[i]
+            square += change[i] * change[i]
+            fall = min(change[i], 0.0)
+            downside += fall * fall
+            peak = max(peak, equity[i])
+            if equity[i] < peak * (1.0 + depth):
+                depth = equity[i] / peak - 1.0
+        row[base + block], row[base + BLOCKS + block] = one, square
+        total += one
+        squares += square
     mean = total / bars
-    m2, m3, m4 = 0.0, 0.0, 0.0
-    before = equity[0]
-    for i in range(bars):
-        change = equity[i] / before - 1.0 if before != 0.0 and i else 0.0
-        before = equity[i]
-        off = change - mean
-        square = off * off
-        m2 += square
-        m3 += square * off
-        m4 += square * square
-    row[0], row[1], row[2], row[3], row[4] = equity[bars - 1], mean, m2, m3, m4
-    row[5], row[6] = downside, depth
-    row[7], row[8], row[9] = found.entries, found.closed, found.wins
-    row[10], row[11], row[12] = found.gained, found.lost, found.held
+    row[0], row[1], row[2] = equity[bars - 1], mean, max(squares - total * mean, 0.0)
+    row[3], row[4] = downside, depth
+    row[5], row[6], row[7] = found.entries, found.closed, found.wins
+    row[8], row[9], row[10] = found.gained, found.lost, found.held
 
 
 def objective_of(

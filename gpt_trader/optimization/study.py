@@ -77,7 +77,7 @@ class Study:
         """
         traded = self.bars[self.first :]
         prices, terms = kernel.prices_of(traded), kernel.terms_of(self.request)
-        curve = kernel.Curve.empty(len(traded))
+        curve, change = kernel.Curve.empty(len(traded)), np.empty(len(traded))
         state = np.zeros(len(numbers), np.int8)
         rows = np.full((len(numbers), WIDTH), np.nan)
         reasons: dict[int, str] = {}
@@ -88,7 +88,7 @@ class Study:
                     state[place], reasons[number] = found.state, found.reason
                     continue
                 tally = kernel.run(prices, found, self.request.capital, terms, curve)
-                summarize(curve.equity, tally, rows[place])
+                summarize(curve.equity, tally, change, rows[place])
         return Screened(np.asarray(numbers, np.int64), state, rows, reasons)
 
     def verify(self, numbers: Sequence[int]) -> int:

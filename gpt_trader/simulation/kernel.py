@@ -130,6 +130,20 @@ def opened(capital: float) -> Account:
     return Account(float(capital), 0.0, 0.0, 0.0, 0.0)
 
 
+@njit(cache=True, error_model="numpy", nogil=True)
+def bound(values: Floats, low: float, high: float, slack: float, found: Floats) -> int:
+    """Write the values (n,) within [low, high] to `found`; return the place of the first that is not in [−1, 1].
+
+    −1 if all are, up to `slack`; NaN is not.
+    """
+    wrong = -1
+    for i in range(len(values)):
+        if not abs(values[i]) <= 1.0 + slack and wrong < 0:
+            wrong = i
+        found[i] = min(max(values[i], low), high)
+    return wrong
+
+
 @njit(cache=True, error_model="numpy", inline="always")
 def step(account: Account, bar: Bar, wanted: float, terms: Terms) -> tuple[Account, Fill, Fill, Fill]:
     """Trade one bar and return the account at its close and three fills, each of which may be nothing, in order.
