@@ -16,7 +16,7 @@ GROUPS = {
     "data": (data, "The lake of bars: ingest, list, show."),
     "strategy": (strategy, "Strategies and their parameters."),
     "config": (config, "Settings of this engine's home."),
-    "cache": (cache, "Matrices that were computed from the lake: stats, clear, warm."),
+    "cache": (cache, "What was computed and is kept (matrices, finished trials): stats, clear, warm."),
 }
 
 

@@ -1,4 +1,4 @@
-"""The cache of matrices: how much it holds, emptying it, and filling it ahead of work."""
+"""The cache of arrays (matrices, finished trials): how much it holds, emptying it, filling it ahead of work."""
 
 from __future__ import annotations
 
@@ -65,16 +65,16 @@ def router() -> APIRouter:
     made = APIRouter(prefix="/api/v1/market/cache", tags=["market"])
     working = asyncio.Lock()
 
-    @made.get("", summary="Show the cache of matrices", responses=declared(401, 403, 500))
+    @made.get("", summary="Show the cache", responses=declared(401, 403, 500))
     async def show_cache(context: Parts, _: Reader) -> CacheView:
         """Say how much is kept, and the limit (setting `cache_limit_mb`)."""
         cache = matrix_cache(context)
         size = await asyncio.to_thread(cache.size)
         return CacheView(entries=size.entries, bytes=size.bytes, limit_bytes=cache.limit_bytes)
 
-    @made.delete("", summary="Empty the cache of matrices", responses=declared(401, 403, 409, 500))
+    @made.delete("", summary="Empty the cache", responses=declared(401, 403, 409, 500))
     async def clear_cache(context: Parts, _: Administrator) -> CacheCleared:
-        """Remove everything; whoever reads a matrix keeps it, and the next one is computed again."""
+        """Remove everything: whoever reads a matrix keeps it; what is asked for next is computed again."""
         removed = await asyncio.to_thread(matrix_cache(context).clear)
         return CacheCleared(entries=removed.entries, bytes=removed.bytes)
 
@@ -92,8 +92,8 @@ def router() -> APIRouter:
 
 
 def matrix_cache(context: Context) -> ArrayCache:
-    """Return the engine's cache of matrices."""
-    return ArrayCache(context.home.cache / "matrices", int(context.settings.cache_limit_mb * 1e6))
+    """Return the engine's cache of arrays."""
+    return ArrayCache(context.home.cache / "arrays", int(context.settings.cache_limit_mb * 1e6))
 
 
 def _warm(lake: Lake, cache: ArrayCache, asked: WarmRequest) -> Warmed:

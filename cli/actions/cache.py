@@ -17,7 +17,7 @@ def show_size() -> None:
     with connect() as client:
         size = client.cache()
     held = f"{size['bytes'] / 1e6:,.1f} of {size['limit_bytes'] / 1e6:,.0f} MB"
-    emit(size, table=lambda: [pairs({"matrices": size["entries"], "size": held})])
+    emit(size, table=lambda: [pairs({"entries": size["entries"], "size": held})])
 
 
 def clear_all() -> None:
