@@ -198,7 +198,10 @@ def calendar_names() -> list[str]:
 
 @lru_cache(maxsize=64)
 def calendar(name: str) -> Calendar:
-    """Return a calendar by its name or alias; raise UnknownName with the nearest one."""
+    """Return a calendar by its name or alias.
+
+    Raises UnknownName with the nearest one, Refused for one that the installed library cannot build.
+    """
     from exchange_calendars import errors, get_calendar, resolve_alias
     from exchange_calendars.calendar_utils import global_calendar_dispatcher
 
@@ -223,8 +226,13 @@ def calendar(name: str) -> Calendar:
     earliest, latest = factory.bound_min(), factory.bound_max()
     first = first if earliest is None else max(first, earliest)
     last = last if latest is None else min(last, latest)
-    with _unwarned():
-        return Calendar(canonical, get_calendar(canonical, start=first, end=last))
+    try:
+        with _unwarned():
+            return Calendar(canonical, get_calendar(canonical, start=first, end=last))
+    except (NotImplementedError, ValueError):
+        # Orthodox Easter and the holidays of Tel Aviv meet arithmetic of dates that pandas 3.1 has no more.
+        message = "cannot be built by the installed exchange_calendars: set another calendar, or none"
+        raise Refused.of(Problem("calendar", name, message)) from None
 
 
 def expected_labels(
@@ -255,8 +263,8 @@ def expected_labels(
 def ends_of(time: Times, timeframe: str, found: Calendar | None) -> Times:
     """Return for each bar label (n,) when the bar is over, in UTC.
 
-    Daily and weekly bars end with their (last) session's close, intraday ones after their length or at the close,
-    whichever is first. Without a calendar, or where it knows no such session, a bar lasts its whole length.
+    Daily and weekly bars end with their (last) session's latest close, intraday ones after their length or at that
+    close, whichever is first. Without a calendar, or where it knows no such session, a bar lasts its whole length.
     """
     length = np.timedelta64(TIMEFRAMES[timeframe])
     whole = time + length
@@ -271,7 +279,7 @@ def ends_of(time: Times, timeframe: str, found: Calendar | None) -> Times:
         place = np.searchsorted(sessions.day.astype("datetime64[us]"), upto, "right") - 1
         at = np.maximum(place, 0)
         known = (place >= 0) & (sessions.day[at].astype("datetime64[us]") >= time)
-        ends: Times = np.where(known, sessions.close[at], whole)
+        ends: Times = np.where(known, sessions.latest_close[at], whole)
         return ends
     place = sessions.holding(time)
     return np.where(place >= 0, np.minimum(whole, sessions.latest_close[np.maximum(place, 0)]), whole)

@@ -59,21 +59,26 @@ def required(found: Credential, name: str, *fields: str) -> tuple[str, ...]:
 def read_credentials(path: Path) -> dict[str, dict[str, SecretStr]]:
     """Return the file's content by name ({} if there is none); errors as `credential`."""
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        # Not to block: a pipe in the file's place would wait for a writer for ever.
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
     except FileNotFoundError:
         return {}
     except OSError as error:
         raise Denied(f"{path} cannot be read: {error.strerror}") from None
-    with os.fdopen(descriptor, encoding="utf-8") as file:
-        facts = os.fstat(file.fileno())
+    try:
+        facts = os.fstat(descriptor)
         if not stat.S_ISREG(facts.st_mode) or facts.st_mode & 0o077 or facts.st_uid != os.geteuid():
             raise Denied(f"{path} must be a regular file of yours that only you can read: chmod 600 {path}")
-        text = file.read()
+        with os.fdopen(descriptor, "rb", closefd=False) as file:
+            written = file.read()
+    finally:
+        os.close(descriptor)
     import yaml
 
     try:
-        content = yaml.safe_load(text) or {}
-    except yaml.YAMLError:
+        # Every value as it is written: a key like 0123 is no number.
+        content = yaml.load(written.decode(), yaml.BaseLoader) or {}  # noqa: S506 - it makes text alone
+    except (yaml.YAMLError, UnicodeDecodeError):
         content = None  # its own message would show the line, and with it a key
     if not isinstance(content, dict) or not all(isinstance(fields, dict) for fields in content.values()):
         raise Refused(f"{path} must map each name to its fields, e.g. `alpaca: {{key: …, secret: …}}`")

@@ -21,6 +21,7 @@ from gpt_trader.optimization.result import OptimizeResult, choose, summary
 from gpt_trader.optimization.screening import COLUMNS, WIDTH
 from gpt_trader.optimization.space import search_space, trial_numbers
 from gpt_trader.optimization.study import Screened, Study
+from gpt_trader.optimization.verdict import judged
 from gpt_trader.optimization.walk_forward import document, walk
 from gpt_trader.requests import OptimizeRequest
 from gpt_trader.strategies import user
@@ -57,7 +58,7 @@ def screen(study: Study, numbers: list[int], place: int) -> Screened:
     """Try a chunk of combinations, unless the same was done before (by a run that was killed, say)."""
     del place  # names the task run
     home = stores()
-    cache = ArrayCache(home.home.cache / "trials", int(home.settings.cache_limit_mb * 1e6))
+    cache = ArrayCache(home.home.cache / "arrays", int(home.settings.cache_limit_mb * 1e6))
     key = _key(study, numbers)
     kept = cache.get(key, ("state", "rows", "reasons"))
     if kept is not None:
@@ -123,7 +124,7 @@ def conclude(
         top=tuple(backtests),
         verified=verified,
         snapshot_id=loaded.snapshot_id,
-        overfitting={},
+        overfitting=judged(study, screened, objective, numbers[0], backtests[0].equity),
         walk_forward=walked,
         provenance=provenance(study.request.seed, {}),
         data_quality=quality,
