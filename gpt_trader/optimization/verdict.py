@@ -112,9 +112,8 @@ def _decided(found: dict[str, Any]) -> tuple[str, list[str]]:
         )
     near = found["neighborhood"]
     if near is not None and near < NEIGHBORS:
-        reasons.append(
-            f"Its neighbors in the grid make {near:.0%} of its objective: a peak without a hill around it."
-        )
+        made = f"make {near:.0%} of its objective" if near >= 0 else "lose where it gains"
+        reasons.append(f"Its neighbors in the grid {made}: a peak without a hill around it.")
     if reasons:
         return "reject", [*reasons, *_asides(found)]
     if loss is None:

@@ -277,7 +277,7 @@ def test_a_full_disk_leaves_what_was_there(file: Path) -> None:
         text=True,
         timeout=30,
         check=False,
-        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (10, 10)),  # noqa: PLW1509
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (10, 10)),
     )
     assert silent(Ended(done.returncode, done.stdout, done.stderr)).code == 1
     assert "File too large" in done.stderr
