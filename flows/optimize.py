@@ -20,6 +20,7 @@ from tasks.optimize import (
     screen,
     study_of,
     walk_forward,
+    write_report,
 )
 from tasks.passing import whole
 from tasks.pins import pinned_snapshot
@@ -45,6 +46,9 @@ def optimize(request: OptimizeRequest) -> str:
         result = conclude(whole(study), whole(screened), walked, whole(loaded))
         progress("save", len(parts), len(parts))
         shown = save_optimization(run, whole(result))
+    if request.report:
+        progress("report", len(parts), len(parts))
+        write_report(run, whole(result))
     publish(run, shown)
     progress("done", len(parts), len(parts))
     return result.result_hash

@@ -16,12 +16,11 @@ from gpt_trader.backtesting.data_quality import data_quality, warnings
 from gpt_trader.backtesting.report import render_html, render_png
 from gpt_trader.backtesting.result import BacktestResult
 from gpt_trader.backtesting.summary import summary
-from gpt_trader.report_links import report_url
 from gpt_trader.requests import BacktestRequest
 from gpt_trader.strategies import registry, user
 from storage.runs import RunOutput
 from storage.series import backtest_series
-from tasks.artifacts import run_artifact
+from tasks.artifacts import report_lines, run_artifact
 from tasks.bars import LoadedBars
 from tasks.provenance import code_version, library_versions, provenance
 from tasks.run import CurrentRun
@@ -112,20 +111,7 @@ def publish(run: CurrentRun, shown: dict[str, Any]) -> None:
             "",
             *(f"- ⚠ {said}" for said in shown["warnings"]),
             "",
-            *_report_lines(run),
+            *report_lines(run),
             f"Snapshot `{shown['snapshot_id']}`, result `{shown['result_hash']}`",
         ],
     )
-
-
-def _report_lines(run: CurrentRun) -> list[str]:
-    """Return where the report is: a link that opens it (the local engine's API), and its file."""
-    kept = stores()
-    path = kept.runs.artifact_path(run.id, "report")
-    if not path.is_file():
-        return []
-    origin = kept.home.api_origin()
-    if origin is None or not kept.home.key.is_file():
-        return [f"Report: `{path}`", ""]
-    link = report_url(origin, kept.home.key.read_text(encoding="ascii").strip(), str(run.id))
-    return [f"[Open the report]({link}), or the file `{path}`", ""]

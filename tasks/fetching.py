@@ -68,7 +68,7 @@ class _Delivery:
 
     outcome: Outcome
     arrival: Arrival | None = None
-    error: Exception | None = None
+    error: BaseException | None = None
 
 
 class Fetching:
@@ -165,12 +165,12 @@ class Fetching:
 
     def _fetch(self, outcome: Outcome) -> None:
         """Deliver a series' pages and its end; whatever goes wrong is the end's error."""
-        error: Exception | None = None
+        error: BaseException | None = None
         try:
             for arrival in self._arrivals(outcome):
                 if outcome.error is not None or not self._deliver(_Delivery(outcome, arrival)):
                     break
-        except Exception as failure:  # noqa: BLE001 - raised again where it is taken from the queue
+        except BaseException as failure:  # noqa: BLE001 - raised again where it is taken from the queue
             error = failure
         self._deliver(_Delivery(outcome, error=error))
 
@@ -198,13 +198,19 @@ class Fetching:
             span = _moment(stored.first), _moment(stored.last)
         actions = source.actions(series.symbol)
         replaces = self._request.replace
+        awaited = stored is None or replaces  # a page without bars has nothing to be merged with
         for part in ranges(span, series.timeframe, self._request.start, self._request.end):
             for raw in self._pages_of(source, series, part):
                 held = self._held_back(source, raw, series.timeframe, facts)
                 outcome.remarks |= dict.fromkeys(_remarks(raw, held))
                 clean = inspect(held, series.timeframe)
+                if awaited and not len(clean.clean):
+                    continue
+                awaited = False
                 yield Arrival(instrument, series.timeframe, clean, source.name, actions, replaces)
                 actions, replaces = None, False  # once is enough
+        if awaited:
+            raise NotEnoughBars(f"source {source.name} gave no bars of {series.symbol} {series.timeframe}")
 
     def _pages_of(self, source: Source, series: Series, part: Range) -> Iterator[RawBars]:
         """Yield the pages of a range: one by one, or as one where a part of it would leave a hole.

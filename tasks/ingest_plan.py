@@ -42,11 +42,12 @@ def planned(
     if request.refresh:
         return _refresh(request, manifest)
     name = request.source or default_source
+    named = tuple(dict.fromkeys(request.symbols))
     if name == RESAMPLE:
-        symbols = request.symbols or tuple(sorted({symbol for symbol, _ in manifest.entries}))
+        symbols = named or tuple(sorted({symbol for symbol, _ in manifest.entries}))
         return Plan((), _series(symbols, request.timeframes or _DAILY, RESAMPLE))
     source = source_of(name)
-    symbols = request.symbols or tuple(instrument.symbol for instrument in source.instruments())
+    symbols = named or tuple(instrument.symbol for instrument in source.instruments())
     if not symbols:
         raise UnknownName(f"source {name} does not list its symbols: name them with --symbol")
     return _split(symbols, request.timeframes or _DAILY, source, manifest)

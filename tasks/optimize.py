@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
 from typing import Any, Final
 
 import numpy as np
@@ -16,6 +17,7 @@ from prefect.futures import PrefectFuture
 from gpt_trader.backtesting.causality import require_causal
 from gpt_trader.backtesting.data_quality import data_quality, warnings
 from gpt_trader.backtesting.engine import require_shortable
+from gpt_trader.optimization.page import render_html
 from gpt_trader.optimization.ranking import objectives
 from gpt_trader.optimization.result import OptimizeResult, choose, summary
 from gpt_trader.optimization.screening import COLUMNS, WIDTH
@@ -27,7 +29,7 @@ from gpt_trader.requests import OptimizeRequest
 from gpt_trader.strategies import user
 from storage.array_cache import ArrayCache
 from storage.runs import RunOutput
-from tasks.artifacts import run_artifact
+from tasks.artifacts import report_lines, run_artifact
 from tasks.bars import LoadedBars
 from tasks.provenance import code_version, library_versions, provenance
 from tasks.run import CurrentRun
@@ -150,6 +152,14 @@ def save_optimization(run: CurrentRun, result: OptimizeResult) -> dict[str, Any]
     return shown
 
 
+@task(name="report", cache_policy=NO_CACHE)
+def write_report(run: CurrentRun, result: OptimizeResult) -> None:
+    """Put the HTML report beside the run's trials."""
+    created = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    page = render_html(result, run_id=str(run.id), created_at=created)
+    stores().runs.save_artifact(run.id, "report", page.encode())
+
+
 def _trials(result: OptimizeResult) -> pa.Table:
     """Return a row a trial: its number, parameters, state, objective, and what the sweep summed up."""
     screened, space = result.screened, result.study.space
@@ -209,6 +219,8 @@ def publish(run: CurrentRun, shown: dict[str, Any]) -> None:
             *rows,
             "",
             *(f"- ⚠ {said}" for said in shown["warnings"]),
+            "",
+            *report_lines(run),
             f"Snapshot `{shown['snapshot_id']}`, result `{shown['result_hash']}`",
         ],
     )
