@@ -52,7 +52,7 @@ def hours(symbol: str) -> str:
 def test_the_source_is_found_by_name_and_says_what_it_is():
     found = source("synthetic")
     assert isinstance(found, SyntheticSource)
-    assert (found.lists_all, found.live, found.timeframes) == (False, False, tuple(TIMEFRAMES))
+    assert (found.lists_all, found.live, found.timeframes) == (False, True, tuple(TIMEFRAMES))
     assert {each.venue for each in found.instruments()} == {"SYNTHETIC"}
     assert all(each.name.startswith("Synthetic market") for each in found.instruments())
 

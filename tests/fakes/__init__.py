@@ -1,0 +1,1 @@
+"""Vendors on loopback: servers that answer as the real ones do, and fail to order."""
