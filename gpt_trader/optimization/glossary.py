@@ -35,6 +35,9 @@ JUDGED: Final = (
     ),
     Entry("sharpe", "Sharpe ratio of the best", number, "By the engine of record, scaled to a year."),
     Entry(
+        "held_sharpe", "Sharpe ratio of buying and holding", number, "Over the same bars, scaled to a year."
+    ),
+    Entry(
         "expected_by_luck",
         "Sharpe ratio by luck alone",
         number,

@@ -15,7 +15,8 @@ import numpy as np
 
 from gpt_trader.backtesting import metrics as measure
 from gpt_trader.bars import Floats
-from gpt_trader.optimization import luck
+from gpt_trader.optimization import luck, neighborhood
+from gpt_trader.optimization.cross_validation import cross_validated
 from gpt_trader.optimization.screening import BLOCKS, COLUMNS
 from gpt_trader.optimization.study import RUN, SKIPPED, Screened, Study
 
@@ -26,7 +27,7 @@ LOSS: Final = 0.2
 #: Neighbors that make less than this share of the best's objective: a peak without a hill.
 NEIGHBORS: Final = 0.5
 #: More trials than this are not cross-validated: so many are drawn from them (by the request's seed).
-_CROSS_VALIDATED: Final = 2_000
+_CROSS_VALIDATED: Final = 10_000
 
 
 def judged(study: Study, screened: Screened, objective: Floats, best: int, equity: Floats) -> dict[str, Any]:
@@ -34,7 +35,7 @@ def judged(study: Study, screened: Screened, objective: Floats, best: int, equit
 
     `trials` counts every combination that was tried, failed ones too; `effective_trials` what they are worth as
     independent ones. Sharpe ratios are annualized here. `neighborhood` is the median objective of the neighbors in the
-    grid over the best's own; `min_track_record` is in bars.
+    grid over the best's own; `min_track_record` is in bars; `held_sharpe` is buy-and-hold's.
     """
     change = measure.returns(equity)
     moments = luck.Moments.of(change)
@@ -45,12 +46,14 @@ def judged(study: Study, screened: Screened, objective: Floats, best: int, equit
     variance = float(np.nanvar(sharpe, ddof=1)) if np.count_nonzero(np.isfinite(sharpe)) > 1 else 0.0
     luckiest = luck.expected_maximum(trials, variance)
     sums, squares, lengths = _blocks(study, screened, len(equity))
-    crossed = luck.cross_validated(sums, squares, lengths)
+    crossed = cross_validated(sums, squares, lengths)
+    held = measure.sharpe(measure.returns(study.bars[study.first :].close), year)
     found: dict[str, Any] = {
         "trials": trials,
         "effective_trials": luck.effective_trials(sums, trials),
         "sharpe": None if moments.sharpe is None else moments.sharpe * math.sqrt(year),
         "expected_by_luck": luckiest * math.sqrt(year),
+        "held_sharpe": held,
         "probabilistic_sharpe": luck.probabilistic_sharpe(moments),
         "deflated_sharpe": luck.probabilistic_sharpe(moments, luckiest),
         "min_track_record": luck.minimum_track_record(moments, luckiest),
@@ -87,11 +90,10 @@ def _blocks(
 
 def _neighborhood(study: Study, screened: Screened, objective: Floats, best: int) -> float | None:
     """Return the median objective of the best's neighbors that were tried, over the best's own."""
-    place = {int(number): at for at, number in enumerate(screened.number)}
-    mine = float(objective[place[best]])
-    near = [float(objective[place[n]]) for n in study.space.neighbors(best) if n in place]
-    near = [value for value in near if math.isfinite(value)]
-    return float(np.median(near)) / mine if near and mine > 0 else None
+    places = np.array([study.space.places(int(number)) for number in screened.number])
+    at = int(np.flatnonzero(screened.number == best)[0])
+    near = neighborhood.steps_away if study.request.method == "grid" else neighborhood.nearest
+    return neighborhood.kept(objective, at, near(places, at))
 
 
 def _decided(found: dict[str, Any]) -> tuple[str, list[str]]:
@@ -109,6 +111,12 @@ def _decided(found: dict[str, Any]) -> tuple[str, list[str]]:
         reasons.append(
             f"Chosen on one half of the time, the best loses in the other half in {loss:.0%} of all splits "
             f"({LOSS:.0%} is the most that is let pass)."
+        )
+    held = found["held_sharpe"]
+    if held is not None and 0 < held >= found["sharpe"]:
+        reasons.append(
+            f"Buying and holding has a Sharpe ratio of {held:.2f} over the same bars, this one {found['sharpe']:.2f}: "
+            "what it made is the market's."
         )
     near = found["neighborhood"]
     if near is not None and near < NEIGHBORS:
