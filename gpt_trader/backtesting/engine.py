@@ -150,7 +150,7 @@ def _checked(targets: object, bars: int, strategy: Strategy, request: Simulation
     Raises Refused saying which value breaks the contract.
     """
     try:
-        values = np.ascontiguousarray(targets, dtype=np.float64)
+        values = np.asarray(targets, dtype=np.float64)
     except (TypeError, ValueError) as error:
         raise _broken(strategy, f"targets() returned {type(targets).__name__}, not numbers") from error
     if values.shape != (bars,):
@@ -158,7 +158,7 @@ def _checked(targets: object, bars: int, strategy: Strategy, request: Simulation
     low = 0.0 if request.direction == "long" else -1.0
     high = 0.0 if request.direction == "short" else 1.0
     found = np.empty(bars)
-    if (where := bound(values, low, high, _ROUNDING, found)) >= 0:
+    if (where := bound(np.ascontiguousarray(values), low, high, _ROUNDING, found)) >= 0:
         count = np.count_nonzero(~(np.abs(values) <= 1.0 + _ROUNDING))
         raise _broken(strategy, f"targets()[{where}] is {values[where]} ({count} such values)")
     return found

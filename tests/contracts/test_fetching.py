@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import signal
+import threading
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
 from pathlib import Path
 
@@ -11,19 +14,21 @@ import pytest
 
 from gpt_trader.adapters.base import Source
 from gpt_trader.corporate_actions import CorporateActions
-from gpt_trader.errors import BadBars, GptTraderError, SourceUnavailable
+from gpt_trader.errors import BadBars, Denied, GptTraderError, NotEnoughBars, SourceUnavailable
+from gpt_trader.instruments import Instrument
 from gpt_trader.quality import Policy
 from gpt_trader.raw_bars import RawBars
 from gpt_trader.requests import DataRequest
 from gpt_trader.settings import Settings
 from storage.lake import Lake
 from storage.lake_writing import Arrival
-from tasks.fetching import Fetching, Outcome
+from tasks.fetching import THREADS, Fetching, Outcome
 from tasks.ingest_plan import Series, planned
 from tasks.quality import admission, verdicts_of
 from tasks.resampled import make_of_finer
 from tests.lake_samples import changed, equal
 from tests.scripted_source import ScriptedSource, ascending
+from tests.waiting import eventually
 
 MINUTE = np.timedelta64(60_000_000, "us")
 DAY = np.timedelta64(86_400_000_000, "us")
@@ -199,6 +204,272 @@ def test_an_error_of_the_commit_ends_its_series_alone(lake: Lake):
     source = ScriptedSource({"ABC": minutes(), "XYZ": minutes()})
     outcomes = fetched(lake, source, ["ABC", "XYZ"], admit=admit)
     assert [str(outcome.error) for outcome in outcomes] == ["no", "None"]
+
+
+# Sources that misbehave
+
+
+@dataclass
+class Paged(ScriptedSource):
+    """Gives these pages as they are, in this order, without a look at the range."""
+
+    given: tuple[RawBars, ...] = ()
+
+    def pages(self, symbol: str, timeframe: str, start: object = None, end: object = None):
+        del symbol, timeframe, start, end
+        yield from self.given
+
+
+def paged(*given: RawBars, **options: object) -> Paged:
+    return Paged({"ABC": minutes()}, given=given, **options)
+
+
+NONE = RawBars.empty()
+
+
+@pytest.fixture(params=[0.0, 60.0], ids=["a commit a page", "one commit"])
+def commits(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whether pages meet in one commit depends on how fast they come: it must not matter."""
+    monkeypatch.setattr("tasks.fetching.COMMIT_SECONDS", request.param)
+
+
+@pytest.mark.usefixtures("commits")
+@pytest.mark.parametrize(
+    "given",
+    [
+        pytest.param((NONE, NONE, minutes()), id="empty ones first"),
+        pytest.param((minutes()[:400], NONE, minutes()[400:]), id="an empty one between"),
+        pytest.param((minutes(), NONE), id="an empty one at the end"),
+        pytest.param((minutes()[600:], minutes()[:300], minutes()[300:600]), id="out of order"),
+        pytest.param(tuple(minutes()[n : n + 50] for n in range(950, -1, -50)), id="backwards"),
+        pytest.param((minutes()[:500], minutes()[499:], minutes()[999:]), id="each begins with the last bar"),
+        pytest.param((minutes(), minutes(), minutes()), id="all over again"),
+        pytest.param((minutes()[::-1],), id="a page that descends"),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("live", [True, False])
+def test_however_pages_come_the_series_is_whole(lake: Lake, given: tuple[RawBars, ...], live: bool):
+    split = CorporateActions.of({date(2024, 1, 2): 2.0})
+    outcome = fetched(lake, paged(*given, live=live, corporate=split))[0]
+    assert (outcome.error, outcome.added, outcome.restated) == (None, 1000, 0)
+    assert equal(lake.raw_bars("ABC", "1m"), minutes())
+    stored = lake.actions("ABC")
+    assert stored is not None
+    assert stored.logical_hash == split.logical_hash
+    again = fetched(lake, paged(*given, live=live, corporate=split), refetch=True)[0]
+    assert (again.error, again.added, again.restated) == (None, 0, 0)
+
+
+@pytest.mark.usefixtures("commits")
+def test_of_pages_that_overlap_the_later_one_counts(lake: Lake):
+    restated = changed(minutes()[490:], 5, close=595.5)
+    outcome = fetched(lake, paged(minutes()[:500], restated))[0]
+    assert outcome.error is None
+    assert equal(lake.raw_bars("ABC", "1m"), RawBars.joined(minutes()[:490], restated))
+
+
+@pytest.mark.parametrize("given", [(), (NONE,), (NONE, NONE, NONE)], ids=["no page", "one", "several"])
+@pytest.mark.parametrize("replace", [False, True])
+def test_a_source_without_bars_is_an_error_of_its_series(
+    lake: Lake, given: tuple[RawBars, ...], replace: bool
+):
+    outcome = fetched(lake, paged(*given))[0]
+    assert isinstance(outcome.error, NotEnoughBars)
+    assert "source scripted gave no bars of ABC 1m" in outcome.error.detail
+    assert lake.current() is None
+    fetched(lake, ScriptedSource({"ABC": minutes()}))
+    nothing = fetched(lake, paged(*given), replace=replace)[0]
+    assert (nothing.error is None, nothing.added) == (not replace, 0)
+    assert equal(lake.raw_bars("ABC", "1m"), minutes()), "nothing came that could replace them"
+
+
+def test_a_new_series_of_a_bar_that_is_still_forming_waits(lake: Lake):
+    outcome = fetched(lake, paged(minutes(1)), now=datetime(2024, 1, 2, 0, 0, 30, tzinfo=UTC))[0]
+    assert isinstance(outcome.error, NotEnoughBars)
+    assert any("still forming" in remark for remark in outcome.remarks)
+    assert lake.current() is None
+
+
+@pytest.mark.usefixtures("commits")
+def test_replacing_page_by_page_keeps_every_page(lake: Lake):
+    fetched(lake, ScriptedSource({"ABC": minutes()}))
+    shifted = ascending(500, MINUTE, "2024-01-02T00:00:30")
+    outcome = fetched(lake, ScriptedSource({"ABC": shifted}, page=50), replace=True)[0]
+    assert (outcome.error, outcome.added) == (None, 500)
+    assert equal(lake.raw_bars("ABC", "1m"), shifted)
+
+
+@pytest.mark.usefixtures("commits")
+@pytest.mark.parametrize("replace", [False, True])
+def test_a_symbol_twice_in_one_request_is_there_once(lake: Lake, replace: bool):
+    source = ScriptedSource({"ABC": minutes()})
+    outcomes = fetched(lake, source, ["ABC", "ABC", "ABC"], replace=replace)
+    assert [outcome.error for outcome in outcomes] == [None] * 3
+    assert equal(lake.raw_bars("ABC", "1m"), minutes())
+    assert len(verdicts_of(Settings(), lake, outcomes, None)) == 1
+
+
+def test_a_plan_names_a_symbol_once(lake: Lake):
+    source = ScriptedSource({"ABC": minutes()})
+    found = plan(lake, source, symbols=("ABC", "abc", "XYZ", "ABC"), timeframes=("1m",))
+    assert [series.symbol for series in found.fetch] == ["ABC", "XYZ"]
+    request = DataRequest(symbols=("ABC", "ABC"), source="resample")
+    made = planned(request, lake.manifest(), "scripted", lambda _: source)
+    assert [series.symbol for series in made.resample] == ["ABC"]
+
+
+def test_hundreds_of_series_some_of_which_fail(lake: Lake):
+    bars = {f"S{n}": minutes(21 + n % 7) for n in range(300)}
+    fails = {f"S{n}": (n % 3, SourceUnavailable(f"lost {n}")) for n in range(0, 300, 10)}
+    outcomes = fetched(lake, ScriptedSource(bars, page=10, fails=fails), list(bars))
+    assert [outcome.series.symbol for outcome in outcomes] == list(bars)
+    for outcome in outcomes:
+        symbol = outcome.series.symbol
+        most, failure = fails.get(symbol, (99, None))
+        assert outcome.error is failure
+        kept = min(len(bars[symbol]), 10 * most)
+        assert outcome.added == kept
+        if kept:
+            assert equal(lake.raw_bars(symbol, "1m"), bars[symbol][:kept])
+    assert len(lake.snapshots()) < 10
+
+
+@dataclass
+class Broken(ScriptedSource):
+    """Raises `wrong` where `part` of ABC is asked for."""
+
+    part: str = "instrument"
+    wrong: BaseException = field(default_factory=RuntimeError)
+
+    def _fail(self, part: str, symbol: str) -> None:
+        if (part, symbol) == (self.part, "ABC"):
+            raise self.wrong
+
+    def instrument(self, symbol: str) -> Instrument:
+        self._fail("instrument", symbol)
+        return super().instrument(symbol)
+
+    def actions(self, symbol: str) -> CorporateActions | None:
+        self._fail("actions", symbol)
+        return super().actions(symbol)
+
+    def pages(self, symbol: str, *asked: object):
+        self._fail("pages", symbol)
+        yield from super().pages(symbol, *asked)
+
+
+def fetching_threads() -> list[threading.Thread]:
+    return [thread for thread in threading.enumerate() if thread.name.startswith("fetch")]
+
+
+parts = pytest.mark.parametrize("part", ["instrument", "actions", "pages"])
+
+
+@parts
+@pytest.mark.parametrize("wrong", [Denied("no key"), SourceUnavailable("no line"), BadBars("no bars")])
+def test_a_refusal_of_any_part_of_a_source_ends_its_series_alone(
+    lake: Lake, part: str, wrong: GptTraderError
+):
+    source = Broken({"ABC": minutes(), "XYZ": minutes()}, part=part, wrong=wrong)
+    outcomes = fetched(lake, source, ["ABC", "XYZ"])
+    assert [outcome.error for outcome in outcomes] == [wrong, None]
+    assert lake.manifest().entries.keys() == {("XYZ", "1m")}
+
+
+@parts
+@pytest.mark.parametrize("wrong", [RuntimeError("bug"), OSError("gone"), SystemExit(3), MemoryError()])
+def test_a_fault_of_any_part_is_raised_and_every_thread_ends(lake: Lake, part: str, wrong: BaseException):
+    source = Broken({"ABC": minutes(), "XYZ": minutes()}, part=part, wrong=wrong)
+    with pytest.raises(type(wrong)) as raised:
+        fetched(lake, source, ["XYZ", "ABC"])
+    assert raised.value is wrong
+    assert fetching_threads() == []
+
+
+@dataclass
+class Interrupting(ScriptedSource):
+    """Interrupts the main thread, as Ctrl-C does, when its third page is asked for."""
+
+    def pages(self, symbol: str, *asked: object):
+        for number, page in enumerate(super().pages(symbol, *asked)):
+            if (symbol, number) == ("S0", 3):
+                signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+            yield page
+
+
+def test_an_interrupt_ends_every_thread_and_keeps_what_was_committed(
+    lake: Lake, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("tasks.fetching.COMMIT_BARS", 1)
+    bars = {f"S{n}": minutes() for n in range(20)}
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            fetched(lake, Interrupting(bars, page=10), list(bars))
+    finally:
+        signal.signal(signal.SIGINT, before)
+    eventually(lambda: not fetching_threads(), what="the end of a thread that was just being started")
+    for symbol, timeframe in lake.manifest().entries:
+        kept = lake.raw_bars(symbol, timeframe)
+        assert len(kept) % 10 == 0
+        assert equal(kept, minutes()[: len(kept)])
+    assert fetched(lake, ScriptedSource(bars), ["S0"])[0].error is None
+    assert equal(lake.raw_bars("S0", "1m"), minutes())
+
+
+@pytest.mark.timeout(30)
+@pytest.mark.parametrize(
+    "wrong", [GptTraderError("the disk is full"), OSError("no disk"), KeyboardInterrupt()]
+)
+def test_a_commit_that_fails_while_the_queue_is_full_ends_all(
+    lake: Lake, monkeypatch: pytest.MonkeyPatch, wrong: BaseException
+):
+    """Every thread waits for room then, and nobody will ever take a page again."""
+    monkeypatch.setattr("tasks.fetching.COMMIT_BARS", 1)
+    bars = {f"S{n}": minutes() for n in range(20)}
+    source = ScriptedSource(bars, page=10)
+    request = DataRequest(symbols=tuple(bars), source="sample", timeframes=("1m",))
+    fetching = Fetching(request, lake, lambda _: source, NOW)
+
+    def admit(arrivals: list[Arrival]) -> list[Arrival | GptTraderError]:
+        del arrivals
+        eventually(fetching._pages.full, what="a full queue")
+        raise wrong
+
+    with pytest.raises(type(wrong)) as raised:
+        fetching.run([Series(symbol, "1m", "scripted") for symbol in bars], lambda *_: None, admit)
+    assert raised.value is wrong
+    assert fetching_threads() == []
+    assert len(source.asked) == THREADS, "nobody began another series"
+    assert lake.current() is None
+
+
+def test_a_lake_that_cannot_be_written_fails_all(lake: Lake):
+    (lake.root / "lock").mkdir(parents=True)
+    bars = {f"S{n}": minutes() for n in range(20)}
+    with pytest.raises(GptTraderError, match="bars"):
+        fetched(lake, ScriptedSource(bars, page=10), list(bars))
+    assert fetching_threads() == []
+    assert lake.current() is None
+
+
+def test_whoever_is_told_may_fail(lake: Lake):
+    source = ScriptedSource({f"S{n}": minutes() for n in range(20)}, page=10)
+    wanted = [Series(symbol, "1m", "scripted") for symbol in source.bars]
+    request = DataRequest(symbols=tuple(source.bars), source="sample", timeframes=("1m",))
+
+    def tell(done: int, outcome: Outcome) -> None:
+        raise ConnectionError(f"{done} {outcome.series.symbol}")
+
+    with pytest.raises(ConnectionError, match="1 S"):
+        Fetching(request, lake, lambda _: source, NOW).run(wanted, tell)
+    assert fetching_threads() == []
+
+
+def test_nothing_wanted_is_nothing_done(lake: Lake):
+    assert Fetching(DataRequest(), lake, lambda _: ScriptedSource({}), NOW).run([], lambda *_: None) == []
+    assert lake.current() is None
+    assert fetching_threads() == []
 
 
 def plan(lake: Lake, source: Source, **options: object):

@@ -154,7 +154,7 @@ def test_killed_at_random_times_a_writer_that_collects_leaves_whole_snapshots(
             acknowledged=str(acknowledged),
             collect_every=2,
             pinned=[run_id],
-            kill_after=dice.uniform(0, 0.3),
+            kill_after=dice.uniform(0, 0.8),
         )
         assert status == -signal.SIGKILL, f"seed {seed}"
         killed += 1

@@ -158,8 +158,8 @@ def test_a_request_sets_up_the_csv_source(tmp_path: Path):
 
 def test_a_file_without_a_calendar_has_none_and_an_unknown_one_is_refused():
     assert file_instrument("MINE", None).calendar is None
-    with pytest.raises(UnknownName, match="did you mean 'XNYS'"):
-        file_instrument("MINE", "XNYZ")
+    with pytest.raises(UnknownName, match="did you mean 'XETR'"):
+        file_instrument("MINE", "XETRA")
 
 
 ROW = "10,11,9,10.5,100"
@@ -298,13 +298,13 @@ def test_a_file_that_is_no_table_is_refused_by_name(tmp_path: Path, content: byt
 
 
 def test_a_column_that_is_missing_is_named_with_what_there_is(tmp_path: Path):
-    mine = written(tmp_path / "bars.csv", "timestamp_utc,open,high,low,close,volume", f"2024-01-02,{ROW}")
+    mine = written(tmp_path / "bars.csv", "timestamp_x,open,high,low,close,volume", f"2024-01-02,{ROW}")
     with pytest.raises(UnknownName) as caught:
         mine.fetch("MINE", "1d")
     problem = caught.value.problems[0]
     assert problem.field == "columns.timestamp"
-    assert problem.nearest == "timestamp_utc"
-    assert problem.allowed == "timestamp_utc, open, high, low, close, volume"
+    assert problem.nearest == "timestamp_x"
+    assert problem.allowed == "timestamp_x, open, high, low, close, volume"
     assert "--column timestamp=NAME" in caught.value.detail
 
 
