@@ -49,17 +49,17 @@ class Instrument(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     symbol: Symbol
-    venue: str = "unknown"
-    calendar: str | None = None
-    bars_a_year: float = Field(default=252.0, gt=0)
+    venue: str = Field(default="unknown", max_length=64)
+    calendar: str | None = Field(default=None, max_length=40)
+    bars_a_year: float = Field(default=252.0, gt=0, le=366)
     session_minutes: float = Field(default=390.0, gt=0, le=1440)
-    currency: str = "USD"
+    currency: str = Field(default="USD", max_length=16)
     tick: Decimal = Field(default=Decimal("0.01"), gt=0)
     lot: Decimal = Field(default=Decimal("1"), gt=0)
     multiplier: Decimal = Field(default=Decimal("1"), gt=0)
     fractional: bool = True
     shortable: bool = True
-    name: str = ""
+    name: str = Field(default="", max_length=300)
     edited: tuple[str, ...] = Field(
         default=(), description="Facts that were set by hand: no source overrules them."
     )

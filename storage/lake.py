@@ -297,7 +297,7 @@ def _entry(manifest: Manifest, symbol: str, timeframe: str) -> Entry:
     if entry is not None:
         return entry
     stored = [t for t in TIMEFRAMES if (wanted, t) in manifest.entries]
-    if not stored:
+    if not stored and wanted not in manifest.instruments:
         raise _unknown(manifest, wanted)
     hint = f"bring it in with: gpt-trader data ingest --symbol {wanted} --timeframe {timeframe}"
     raise UnknownName.among(

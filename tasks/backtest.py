@@ -39,7 +39,7 @@ def simulate(request: BacktestRequest, loaded: LoadedBars) -> BacktestResult:
     result = engine.simulate(loaded.bars, loaded.first, strategy, request, snapshot_id=loaded.snapshot_id)
     durations = {**result.provenance["durations"], "total": time.perf_counter() - started}
     made_with = {**result.provenance, **provenance(request.seed, durations)}
-    quality = data_quality(loaded.verdict, result.trades, mark=request.on_gaps != "warn")
+    quality = data_quality(loaded.verdict, result.trades, result.time, mark=request.on_gaps != "warn")
     return replace(
         result,
         provenance=made_with,

@@ -213,11 +213,14 @@ class Fetching:
             raise NotEnoughBars(f"source {source.name} gave no bars of {series.symbol} {series.timeframe}")
 
     def _pages_of(self, source: Source, series: Series, part: Range) -> Iterator[RawBars]:
-        """Yield the pages of a range: one by one, or as one where a part of it would leave a hole.
+        """Yield the pages of a range: one by one, or as one where a part would leave a hole or stand for the whole.
 
         Nothing before what is stored is no error. Nothing from the last stored bars on is one: they were there once.
         """
         asked = (series.symbol, series.timeframe, part.start, part.end)
+        if self._request.replace:
+            yield source.fetch(*asked)
+            return
         if part.ascending:
             yield from source.pages(*asked)
             return

@@ -117,7 +117,7 @@ def conclude(
     objective, numbers, backtests, verified = choose(study, screened, snapshot_id=loaded.snapshot_id)
     require_causal(study.candidate(numbers[0]), study.bars, study.first)
     trades = backtests[0].trades
-    quality = data_quality(loaded.verdict, trades, mark=study.request.on_gaps != "warn")
+    quality = data_quality(loaded.verdict, trades, backtests[0].time, mark=study.request.on_gaps != "warn")
     return OptimizeResult(
         study=study,
         screened=screened,

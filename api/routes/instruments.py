@@ -7,7 +7,7 @@ from datetime import date, datetime
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Query
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, ConfigDict, Field
 
 from api.context import Context
 from api.dependencies import Administrator, Parts, Reader, Researcher, SymbolPath
@@ -48,14 +48,25 @@ class ActionView(BaseModel):
     """What happened on an ex-date: new shares for one old (1: no split), cash a share as it was paid (0: none)."""
 
     ex_date: date
-    split: float = Field(default=1.0, gt=0)
-    dividend: float = Field(default=0.0, ge=0)
+    split: float = 1.0
+    dividend: float = 0.0
+
+
+class GivenAction(ActionView):
+    """One that somebody types: a split beyond these bounds is a slip."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    split: float = Field(default=1.0, ge=1e-6, le=1e6)
+    dividend: float = Field(default=0.0, ge=0, allow_inf_nan=False)
 
 
 class ActionsBody(BaseModel):
     """All splits and dividends of an instrument."""
 
-    items: list[ActionView] = Field(max_length=10_000)
+    model_config = ConfigDict(extra="forbid")
+
+    items: list[GivenAction] = Field(max_length=10_000)
 
 
 class QuoteView(BaseModel):
@@ -212,20 +223,25 @@ def _rows(actions: CorporateActions) -> list[ActionView]:
 
 
 def _quote(context: Context, symbol: str, chosen: str | None) -> QuoteView:
-    entries = [e for (s, _), e in context.lake.manifest().entries.items() if s == symbol]
-    newest = max(entries, key=lambda entry: entry.last, default=None)
+    stored = context.lake.manifest().entries
+    newest = max((e for e in stored.values() if e.symbol == symbol), key=lambda e: e.last, default=None)
     name = chosen or (newest.source if newest else context.settings.default_source)
+    refusal = Refused.of(Problem("source", name, f"gives no quotes, so none of {symbol}"))
     if name not in ("csv", RESAMPLE):
+        access = Access.of(context.settings, context.home)
+        asked = source(name, access=access)  # an unknown one is a wrong query, no missing resource
         try:
-            found = source(name, access=Access.of(context.settings, context.home)).quote(symbol)
-        except Refused as refusal:
-            if newest is None or chosen:
-                raise (missing(refusal) if isinstance(refusal, UnknownName) else refusal) from None
-        else:
-            return QuoteView(kind="quote", **vars(found))
-    if newest is None:
-        raise missing(UnknownName(f"{symbol} is not in the lake, and source {name} gives no quotes"))
-    return QuoteView(kind="bar", **vars(_of_bar(context, newest)))
+            return QuoteView(kind="quote", **vars(asked.quote(symbol)))
+        except Refused as refused:
+            refusal = refused
+    if newest is not None and not chosen:
+        return QuoteView(kind="bar", **vars(_of_bar(context, newest)))
+    if isinstance(refusal, UnknownName):
+        raise missing(refusal)
+    if chosen:
+        raise refusal
+    message = f"{symbol} has no bars in the lake, and source {name} gives no quotes"
+    raise missing(UnknownName.among("symbol", symbol, sorted({s for s, _ in stored}), message=message))
 
 
 def _of_bar(context: Context, entry: Entry) -> Quote:

@@ -138,7 +138,8 @@ async def _answer(context: Context, what: Checked, symbols: tuple[str, ...], acc
 
         checked_at = now.strftime("%Y-%m-%dT%H:%M:%SZ")
         page = await asyncio.to_thread(render_html, found, checked_at=checked_at, snapshot_id=snapshot_id)
-        return Response(page, media_type=HTML, headers={"Content-Security-Policy": _PAGE_POLICY})
+        headers = {"Content-Security-Policy": _PAGE_POLICY, "Vary": "Accept"}
+        return Response(page, media_type=HTML, headers=headers)
     listing = Listing[VerdictView](items=[VerdictView.model_validate(each.document()) for each in found])
     return Response(listing.model_dump_json(), media_type=media_type, headers={"Vary": "Accept"})
 

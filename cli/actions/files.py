@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import secrets
 from pathlib import Path
@@ -15,6 +16,8 @@ def write_whole(path: Path, content: bytes) -> Path:
     Raises Refused where it cannot be written; what was there stays then.
     """
     path = path.expanduser().absolute()
+    if path.is_dir():
+        raise Refused(f"{path} cannot be written: it is a folder")
     draft = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     try:
         with draft.open("xb") as file:
@@ -23,6 +26,7 @@ def write_whole(path: Path, content: bytes) -> Path:
             os.fsync(file.fileno())
         draft.replace(path)
     except OSError as error:
-        draft.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            draft.unlink()
         raise Refused(f"{path} cannot be written: {error.strerror}") from None
     return path

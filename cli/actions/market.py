@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any, Final
 from cli.actions.files import write_whole
 from cli.client.api import Json
 from cli.client.connect import connect
-from cli.runs.parameters import literal
 from cli.terminal.options import say
 from cli.terminal.render import emit, grid, listing, pairs
 from gpt_trader.errors import NotFound, Problem, Refused
@@ -60,7 +59,10 @@ def show_instrument(
     symbol: str, given: Mapping[str, str], unset: Sequence[str], as_of: str | None = None
 ) -> None:
     """Show an instrument; first set the facts that are given, and take back those that are named."""
-    changes: Json = {name: literal(value) for name, value in given.items()} | dict.fromkeys(unset)
+    both = sorted(given.keys() & set(unset))
+    if both:
+        raise Refused.of(Problem("unset", both[0], "is set by the same command"))
+    changes: Json = {**given, **dict.fromkeys(unset)}
     if changes and as_of:
         raise Refused.of(Problem("as-of", as_of, "is for reading: facts are set in the newest version"))
     with connect() as client:
@@ -173,13 +175,19 @@ def _action_rows(path: Path) -> list[Json]:
     """Read ex_date, split, dividend; a column that is not there, or an empty cell, says that there was none."""
     if not path.is_file():
         raise NotFound(f"file {path} does not exist")
-    with path.open(encoding="utf-8-sig", newline="") as file:
-        reader = csv.DictReader(file)
-        names = reader.fieldnames or []
-        unknown = [name for name in names if name not in _ACTION_COLUMNS]
-        if "ex_date" not in names or unknown:
-            allowed = ", ".join(_ACTION_COLUMNS)
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            reader = csv.DictReader(file, strict=True)
+            names = reader.fieldnames or []
+            rows = list(reader)
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise Refused(f"{path} is no CSV in UTF-8: {error}") from None
+    if "ex_date" not in names or len(set(names)) < len(names) or not set(names) <= set(_ACTION_COLUMNS):
+        allowed = ", ".join(_ACTION_COLUMNS)
+        raise Refused.of(Problem("file", ",".join(names), "has other columns than expected", allowed=allowed))
+    for number, row in enumerate(rows, 1):
+        if None in row:
             raise Refused.of(
-                Problem("file", ",".join(names), "has other columns than expected", allowed=allowed)
+                Problem("file", ",".join(row[None]), f"row {number} has more cells than columns")
             )
-        return [{name: value for name, value in row.items() if value} for row in reader]
+    return [{name: value for name, value in row.items() if value} for row in rows]

@@ -91,7 +91,7 @@ class Source(ABC):
         self, symbol: str, timeframe: str, start: Moment | None = None, end: Moment | None = None
     ) -> RawBars:
         """Return all pages as one; errors as `pages`."""
-        return reduce(RawBars.joined, self.pages(symbol, timeframe, start, end))
+        return reduce(RawBars.joined, self.pages(symbol, timeframe, start, end), RawBars.empty())
 
     def actions(self, symbol: str) -> CorporateActions | None:
         """Return every split and dividend that the vendor knows of; None where it knows nothing of such."""

@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Final
 
+import numpy as np
+
 from gpt_trader.backtesting.result import Trade, iso
+from gpt_trader.bars import Times
 from gpt_trader.errors import Problem, Refused
 from gpt_trader.quality import Verdict, gap_spans
 
@@ -13,7 +16,7 @@ from gpt_trader.quality import Verdict, gap_spans
 _LISTED: Final = 50
 
 
-def data_quality(verdict: Verdict, trades: Sequence[Trade], *, mark: bool) -> dict[str, Any]:
+def data_quality(verdict: Verdict, trades: Sequence[Trade], time: Times, *, mark: bool) -> dict[str, Any]:
     """Return the verdict on the bars of a backtest, JSON-ready; with `mark`, which trades missing bars touch.
 
     `affected_trades` are places in the list of trades (from 0): trades held, or entered or left, across a stretch of
@@ -27,24 +30,31 @@ def data_quality(verdict: Verdict, trades: Sequence[Trade], *, mark: bool) -> di
         "expected_bars": verdict.expected,
         "missing_bars": sum(gap.count for gap in gaps) if verdict.expected is not None else None,
         "gaps": len(gaps),
-        "affected_trades": affected(verdict, trades) if mark else None,
+        "affected_trades": affected(verdict, trades, time) if mark else None,
         "findings": [finding.document() for finding in verdict.findings[:_LISTED]],
         "counts": dict(verdict.counts()),
         "notes": list(verdict.notes),
     }
 
 
-def affected(verdict: Verdict, trades: Sequence[Trade]) -> list[int]:
-    """Return the places of the trades during which bars are missing."""
+def affected(verdict: Verdict, trades: Sequence[Trade], time: Times) -> list[int]:
+    """Return the places of the trades with missing bars between the bar that decided the entry and the exit.
+
+    `time` (n,) are the bars that were traded: an entry is decided on the bar before the one that it is filled on.
+    """
     starts, ends = gap_spans(verdict)
     if not len(starts):
         return []
     last = verdict.last if verdict.last is not None else ends[-1]
+    entered = (
+        np.searchsorted(time, [trade.entry_time for trade in trades]) if trades else np.empty(0, np.intp)
+    )
+    decided = time[np.maximum(entered - 1, 0)]
     return [
         number
         for number, trade in enumerate(trades)
         if (
-            (starts < (trade.exit_time if trade.exit_time is not None else last)) & (ends > trade.entry_time)
+            (starts < (trade.exit_time if trade.exit_time is not None else last)) & (ends > decided[number])
         ).any()
     ]
 

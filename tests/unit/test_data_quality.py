@@ -60,6 +60,11 @@ def trade(entry: str, left: str | None) -> Trade:
 
 #: Bars of 10 to 12 January are missing, and the one of the 20th.
 HOLED = judged(finding("gaps", "2024-01-10", "2024-01-12", 3), finding("gaps", "2024-01-20", "2024-01-20"))
+MISSING = np.array(["2024-01-10", "2024-01-11", "2024-01-12", "2024-01-20"], "datetime64[us]")
+#: The bars there are.
+DAYS = np.setdiff1d(
+    np.arange("2024-01-01", "2024-02-01", dtype="datetime64[D]").astype("datetime64[us]"), MISSING
+)
 
 
 @pytest.mark.parametrize(
@@ -71,6 +76,9 @@ HOLED = judged(finding("gaps", "2024-01-10", "2024-01-12", 3), finding("gaps", "
         pytest.param("2024-01-09", "2024-01-13", True, id="from the last bar before to the first behind"),
         pytest.param("2024-01-02", "2024-01-18", True, id="held across it"),
         pytest.param("2024-01-02", "2024-01-28", True, id="held across both"),
+        pytest.param(
+            "2024-01-13", "2024-01-19", True, id="decided before it, filled on the first bar behind"
+        ),
         pytest.param("2024-01-14", "2024-01-19", False, id="between them"),
         pytest.param("2024-01-19", "2024-01-21", True, id="across the one of a single bar"),
         pytest.param("2024-01-22", "2024-01-30", False, id="behind both"),
@@ -81,7 +89,7 @@ HOLED = judged(finding("gaps", "2024-01-10", "2024-01-12", 3), finding("gaps", "
     ],
 )
 def test_trades_that_missing_bars_touch(entry: str, left: str | None, touched: bool) -> None:
-    assert affected(HOLED, [trade(entry, left)]) == ([0] if touched else [])
+    assert affected(HOLED, [trade(entry, left)], DAYS) == ([0] if touched else [])
 
 
 def test_affected_trades_are_places_in_the_list() -> None:
@@ -91,14 +99,14 @@ def test_affected_trades_are_places_in_the_list() -> None:
         trade("2024-01-15", "2024-01-17"),
         trade("2024-01-18", None),
     ]
-    assert affected(HOLED, trades) == [1, 3]
-    assert affected(HOLED, []) == []
-    assert affected(judged(finding("outliers", "2024-01-10", "2024-01-10")), trades) == []
+    assert affected(HOLED, trades, DAYS) == [1, 3]
+    assert affected(HOLED, [], DAYS) == []
+    assert affected(judged(finding("outliers", "2024-01-10", "2024-01-10")), trades, DAYS) == []
 
 
 def test_an_open_trade_of_a_verdict_without_a_last_bar_lasts_to_the_last_gap() -> None:
     nothing = Verdict("TEST", "1d", 0, None, None, None, HOLED.findings, (), "24/7")
-    assert affected(nothing, [trade("2024-01-11", None)]) == [0]
+    assert affected(nothing, [trade("2024-01-11", None)], DAYS) == [0]
 
 
 def test_spans_are_gaps_alone_oldest_first_both_ends_missing() -> None:
@@ -130,9 +138,10 @@ def test_trades_over_a_series_that_was_really_checked(entry: str, left: str | No
     """Minutes of two sessions in New York, without those from 15:01 to 15:04 of the second."""
     bars = walk(labels("XNYS", "1m", "2024-07-01", "2024-07-02"))
     lost = slice(390 + 91, 390 + 95)
-    found = verdict(without(bars, lost), timeframe="1m")
+    kept = without(bars, lost)
+    found = verdict(kept, timeframe="1m")
     assert [f.count for f in found.findings] == [4]
-    assert affected(found, [trade(entry, left)]) == ([0] if touched else [])
+    assert affected(found, [trade(entry, left)], kept.time) == ([0] if touched else [])
 
 
 def test_a_result_tells_what_was_found() -> None:
@@ -141,7 +150,7 @@ def test_a_result_tells_what_was_found() -> None:
         finding("outliers", "2024-01-05", "2024-01-05", detail="return of 40 %"),
         notes=("a note",),
     )
-    told = data_quality(found, [trade("2024-01-08", "2024-01-14")], mark=True)
+    told = data_quality(found, [trade("2024-01-08", "2024-01-14")], DAYS, mark=True)
     assert told == {
         "status": "warn",
         "calendar": "24/7",
@@ -158,20 +167,20 @@ def test_a_result_tells_what_was_found() -> None:
 
 
 def test_without_a_calendar_nothing_is_said_of_missing_bars() -> None:
-    told = data_quality(judged(expected=None, calendar=None), [trade("2024-01-08", None)], mark=True)
+    told = data_quality(judged(expected=None, calendar=None), [trade("2024-01-08", None)], DAYS, mark=True)
     assert (told["missing_bars"], told["gaps"], told["affected_trades"]) == (None, 0, [])
 
 
 def test_a_result_lists_some_findings_and_counts_them_all() -> None:
     many = [finding("gaps", "2024-01-10", "2024-01-10", 2) for _ in range(120)]
-    told = data_quality(judged(*many), [], mark=False)
+    told = data_quality(judged(*many), [], DAYS, mark=False)
     assert len(told["findings"]) == 50
     assert (told["gaps"], told["missing_bars"], told["counts"]) == (120, 240, {"gaps": 120})
     assert told["affected_trades"] is None
 
 
 def warned(found: Verdict, trades: Sequence[Trade], *, mark: bool = True) -> tuple[str, ...]:
-    return warnings(data_quality(found, trades, mark=mark), found, trades)
+    return warnings(data_quality(found, trades, DAYS, mark=mark), found, trades)
 
 
 TRADES = (trade("2024-01-08", "2024-01-14"), trade("2024-01-15", "2024-01-16"))
