@@ -45,7 +45,6 @@ from tests.fakes.ccxt_server import (
 from tests.lake_samples import equal
 
 KEYS: Credential = {"key": SecretStr(KEY), "secret": SecretStr(SECRET)}
-NOW = datetime.now(UTC)
 DAYS = timedelta(days=600)
 #: Venue, its host, its id of a market, and ours.
 MARKETS = {
@@ -54,6 +53,11 @@ MARKETS = {
     "newest bars": ("kraken", KRAKEN, "XXBTZUSD", "BTC-USD"),
 }
 Market = tuple[CcxtSource, str, str, str]
+
+
+def now() -> datetime:
+    """Return the present: the adapter asks up to it, so bars must end there whenever a test runs."""
+    return datetime.now(UTC)
 
 
 @pytest.fixture
@@ -85,14 +89,14 @@ def over(
 def market(request: pytest.FixtureRequest, fake: CcxtServer) -> Market:
     """A source, its host and market, and our symbol: 600 days of daily bars."""
     venue, host, market_id, symbol = MARKETS[request.param]
-    fake.trade(host, market_id, NOW - DAYS, NOW, "1d", "1w")
+    fake.trade(host, market_id, now() - DAYS, now(), "1d", "1w")
     return over(fake, venue), host, market_id, symbol
 
 
 @pytest.fixture
 def binance(fake: CcxtServer, waits: list[float]) -> CcxtSource:
     """Binance's spot market: BTC-USDT with 3,100 hours of bars, and coarser ones."""
-    fake.trade(SPOT, "BTCUSDT", NOW - timedelta(hours=3100), NOW, "1h", "4h", "1d", "1w")
+    fake.trade(SPOT, "BTCUSDT", now() - timedelta(hours=3100), now(), "1h", "4h", "1d", "1w")
     return over(fake, "binance", waits)
 
 
@@ -149,7 +153,9 @@ def test_a_bound_without_a_zone_is_refused(market: Market):
 @pytest.mark.parametrize("year", [1950, 2012, 2190])
 def test_a_range_without_bars_says_which_there_are(market: Market, year: int):
     source, *_, symbol = market
-    expected = rf"no bars from {year}-01-01 to {year}-12-31; it has {NOW - DAYS:%Y-%m-%d} to {NOW:%Y-%m-%d}"
+    expected = (
+        rf"no bars from {year}-01-01 to {year}-12-31; it has {now() - DAYS:%Y-%m-%d} to {now():%Y-%m-%d}"
+    )
     with pytest.raises(NotEnoughBars, match=expected):
         source.fetch(symbol, "1d", date(year, 1, 1), date(year, 12, 31))
 
@@ -313,7 +319,7 @@ def test_a_venue_that_gives_fewer_rows_than_asked_loses_none(
 def test_quiet_times_are_passed_over_and_nothing_behind_them_is_lost(fake: CcxtServer, kind: str, most: int):
     fake.most = most
     venue, host, market_id, symbol = MARKETS[kind]
-    fake.trade(host, market_id, NOW - timedelta(hours=8000), NOW, "1h")
+    fake.trade(host, market_id, now() - timedelta(hours=8000), now(), "1h")
     bars = fake.bars[host, market_id, "1h"]
     # The second hole is longer than a window, the last one reaches to now.
     fake.bars[host, market_id, "1h"] = bars[:100] + bars[101:700] + bars[4000:4001] + bars[4450:-150]
@@ -341,7 +347,7 @@ def test_what_is_new_takes_one_question(fake: CcxtServer, binance: CcxtSource):
 
 
 def test_the_first_bar_is_found_by_coarser_ones_where_nothing_comes_since_long_ago(fake: CcxtServer):
-    fake.trade(INVERSE, "BTCUSD_PERP", datetime(2025, 3, 5, 9, 30, tzinfo=UTC), NOW, "1m", "1h", "1d", "1w")
+    fake.trade(INVERSE, "BTCUSD_PERP", datetime(2025, 3, 5, 9, 30, tzinfo=UTC), now(), "1m", "1h", "1d", "1w")
     bars = fake.bars[INVERSE, "BTCUSD_PERP", "1m"]
     source = over(fake, "binance")
     first = next(source.pages("BTC-USD=BTC", "1m"))
@@ -363,11 +369,11 @@ def test_a_start_before_the_listing_gives_all_there_is(market: Market, fake: Ccx
 
 
 def test_a_venue_that_gives_only_its_newest_bars_says_so_instead_of_leaving_a_hole(fake: CcxtServer):
-    fake.trade(KRAKEN, "XXBTZUSD", NOW - timedelta(days=100), NOW, "1h", "4h", "1d", "1w")
+    fake.trade(KRAKEN, "XXBTZUSD", now() - timedelta(days=100), now(), "1h", "4h", "1d", "1w")
     labels = stored(fake, KRAKEN, "XXBTZUSD", "1h")
     source = over(fake, "kraken")
     begin = f"{moment(labels[-KRAKEN_NEWEST]):%Y-%m-%d}"
-    start = (NOW - timedelta(days=90)).date()
+    start = (now() - timedelta(days=90)).date()
     with pytest.raises(
         NotEnoughBars, match=rf"no bars from {start} on: it has {begin} and later \(older ones"
     ):
@@ -383,7 +389,7 @@ def test_a_venue_that_gives_only_its_newest_bars_says_so_instead_of_leaving_a_ho
 def test_weeks_that_do_not_begin_on_mondays_are_refused(
     fake: CcxtServer, venue: str, host: str, market_id: str, symbol: str
 ):
-    fake.trade(host, market_id, NOW - timedelta(days=100), NOW, "1w")
+    fake.trade(host, market_id, now() - timedelta(days=100), now(), "1w")
     with pytest.raises(Refused, match="1w bars of BTC-USD begin at Thursday 00:00 UTC, ours at Monday 00:00"):
         over(fake, venue).fetch(symbol, "1w")
 
@@ -488,7 +494,7 @@ def test_what_passes_is_asked_again_and_nothing_is_lost(
 def test_a_venue_that_wraps_its_answers_leaves_no_hole_either(
     fake: CcxtServer, waits: list[float], fault: Fault
 ):
-    fake.trade(KRAKEN, "XXBTZUSD", NOW - DAYS, NOW, "1d")
+    fake.trade(KRAKEN, "XXBTZUSD", now() - DAYS, now(), "1d")
     source = over(fake, "kraken", waits)
     source.instruments()
     fake.faults.append(fault)
@@ -505,7 +511,7 @@ def test_a_list_of_markets_that_is_cut_short_is_asked_for_again(fake: CcxtServer
 def test_a_server_that_hangs_is_given_up_after_the_time_out(fake: CcxtServer, waits: list[float]):
     source = over(fake, "binance", waits, timeout=0.2)
     source.instruments()
-    fake.trade(SPOT, "BTCUSDT", NOW - timedelta(days=3), NOW, "1h")
+    fake.trade(SPOT, "BTCUSDT", now() - timedelta(days=3), now(), "1h")
     fake.faults.append(Fault("hang"))
     assert times(list(source.pages("BTC-USDT", "1h"))) == stored(fake, SPOT, "BTCUSDT", "1h")
     assert len(waits) == 1
@@ -617,7 +623,7 @@ async def taken(
 
 
 #: A minute that is not over when a test begins.
-T0 = int(NOW.timestamp() + 3600) // 60 * 60_000
+T0 = int(datetime.now(UTC).timestamp() + 3600) // 60 * 60_000
 
 
 def said(minute: int, close: float, market: str = "BTCUSDT") -> dict[str, Any]:
