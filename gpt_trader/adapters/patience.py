@@ -10,11 +10,14 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import Final, TypeVar
 
 from gpt_trader.errors import SourceUnavailable
 
 Answer = TypeVar("Answer")
+
+#: Of our own: the module's generator belongs to whoever seeds it.
+_jitter: Final = random.Random()  # noqa: S311 - spreads callers, hides nothing
 
 
 class Passing(Exception):
@@ -62,7 +65,7 @@ class Patience:
         if retry_after is not None:
             return retry_after
         ceiling = min(self.first_wait * 2 ** (attempt - 1), self.longest_wait)
-        return float(ceiling * random.uniform(0.5, 1.0))  # noqa: S311 - spreads callers, hides nothing
+        return float(ceiling * _jitter.uniform(0.5, 1.0))
 
 
 @dataclass

@@ -91,8 +91,11 @@ async def test_the_answer_is_that_of_this_process(lake: Lake) -> None:
         ("SELECT * FROM read_text('/etc/passwd')", "Permission Error"),
         ("SELECT * FROM read_text('/proc/self/environ')", "Permission Error"),
         ("COPY (SELECT 1) TO '/tmp/x'", "COPY is not a query"),
-        ("SELECT list(range) FROM range(300000000)", "Out of Memory Error|wants more memory"),
-        ("SELECT repeat('x', 1000000000), repeat('y', 1000000000)", "Out of Memory Error|wants more memory"),
+        ("SELECT list(range) FROM range(300000000)", "Out of Memory Error|wants more memory|longer than"),
+        (
+            "SELECT repeat('x', 1000000000), repeat('y', 1000000000)",
+            "Out of Memory Error|wants more memory|longer than",
+        ),
         (
             "SELECT repeat('x', 400000000) FROM range(9)",
             "more memory|more than 1 MiB|Out of Memory|longer than",

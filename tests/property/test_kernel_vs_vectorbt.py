@@ -29,7 +29,7 @@ def targets_for(bars: Bars, request: BacktestRequest, choices: st.DataObject) ->
     return np.clip([*wanted, *[0.0] * len(bars)][: len(bars)], *SIDES[request.direction])
 
 
-@settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(bars=gapping_bars(), request=requests(), choices=st.data())
 def test_equity_and_position_are_vectorbts(
     bars: Bars, request: BacktestRequest, choices: st.DataObject

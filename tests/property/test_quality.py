@@ -41,7 +41,7 @@ def rules(bars: RawBars, name: str, timeframe: str, **more) -> list[str]:
     return [f.rule for f in verdict(bars, calendar=name, timeframe=timeframe, **more).findings]
 
 
-checked = settings(max_examples=25, deadline=None)
+checked = settings(max_examples=12, deadline=None)
 
 
 @checked
