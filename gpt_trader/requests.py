@@ -5,15 +5,45 @@ Fields marked `output option` change what is written, not what is computed: they
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import date
 from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Discriminator,
+    Field,
+    FiniteFloat,
+    Tag,
+    ValidationError,
+    ValidatorFunctionWrapHandler,
+    WrapValidator,
+    field_validator,
+    model_validator,
+)
+from pydantic_core import PydanticCustomError
 
 from gpt_trader.adapters.names import RESAMPLE, source_name
 from gpt_trader.instruments import TIMEFRAMES, Symbol
 
-ParamValue = bool | int | float | str
+
+def _one_complaint(message: str) -> WrapValidator:
+    """Return what says once what a value must be, where pydantic complains once for each type of a union."""
+
+    def checked(value: object, accept: ValidatorFunctionWrapHandler) -> Any:  # noqa: ANN401 - what it accepts
+        try:
+            return accept(value)
+        except ValidationError:
+            raise PydanticCustomError("value", message) from None
+
+    return WrapValidator(checked)
+
+
+ParamValue = Annotated[
+    bool | int | FiniteFloat | str, _one_complaint("Input should be a finite number, text, or true or false")
+]
+Number = Annotated[int | FiniteFloat, _one_complaint("Input should be a finite number")]
 
 
 def _known_timeframe(value: str) -> str:
@@ -122,9 +152,16 @@ class ValueRange(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    low: int | float
-    high: int | float
-    step: int | float = Field(default=1, gt=0)
+    low: Number
+    high: Number
+    step: Number = Field(default=1, json_schema_extra={"exclusiveMinimum": 0})
+
+    @field_validator("step")
+    @classmethod
+    def _forward(cls, value: int | float) -> int | float:
+        if value <= 0:
+            raise ValueError("Input should be greater than 0")
+        return value
 
     @model_validator(mode="after")
     def _in_order(self) -> Self:
@@ -132,6 +169,25 @@ class ValueRange(BaseModel):
             raise ValueError(f"low {self.low} is above high {self.high}: give low ≤ high")
         return self
 
+
+#: For pydantic alone: `validation` leaves names that begin like this out of a field.
+_RANGE, _LIST = "function-range", "function-list"
+
+
+def _kind_of_values(value: object) -> str | None:
+    if isinstance(value, Mapping | ValueRange):
+        return _RANGE
+    return _LIST if isinstance(value, list | tuple) else None
+
+
+SearchValues = Annotated[
+    Annotated[ValueRange, Tag(_RANGE)] | Annotated[tuple[ParamValue, ...], Tag(_LIST)],
+    Discriminator(
+        _kind_of_values,
+        custom_error_type="values",
+        custom_error_message="Input should be a list of values, or a range with low, high and step",
+    ),
+]
 
 Objective = Literal[
     "sharpe",
@@ -175,7 +231,7 @@ class OptimizeRequest(SimulationRequest):
     params: dict[str, ParamValue] = Field(
         default_factory=dict, description="Parameters that are not searched, with their values."
     )
-    space: dict[str, ValueRange | tuple[ParamValue, ...]] = Field(
+    space: dict[str, SearchValues] = Field(
         default_factory=dict,
         description="Values to search by parameter, instead of those that the strategy declares: a list, or "
         '{"low": 5, "high": 50, "step": 5}.',

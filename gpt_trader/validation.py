@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from difflib import get_close_matches
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 from pydantic import BaseModel, ValidationError
 
@@ -22,20 +22,21 @@ def validated(model: type[Model], values: Mapping[str, Any], *, prefix: str = ""
     try:
         return model.model_validate(dict(values))
     except ValidationError as error:
-        problems = problems_of(error, list(model.model_fields), prefix=prefix)
+        problems = problems_of(error, model, prefix=prefix)
         names = all(complaint["type"] == "unknown_name" for complaint in error.errors())
         raise (UnknownName if names else Refused).of(*problems) from None
 
 
-def problems_of(error: ValidationError, fields: list[str], *, prefix: str = "") -> list[Problem]:
+def problems_of(error: ValidationError, model: type[BaseModel], *, prefix: str = "") -> list[Problem]:
     """Return one Problem for each complaint of pydantic; unknown fields get the nearest known one."""
-    return [_problem(dict(complaint), fields, prefix) for complaint in error.errors(include_url=False)]
+    return [_problem(dict(complaint), model, prefix) for complaint in error.errors(include_url=False)]
 
 
-def _problem(complaint: dict[str, Any], fields: list[str], prefix: str) -> Problem:
+def _problem(complaint: dict[str, Any], model: type[BaseModel], prefix: str) -> Problem:
     location = [str(part) for part in complaint["loc"] if not str(part).startswith("function-")]
     name = prefix + ".".join(location) if location else prefix.rstrip(".") or "request"
     if complaint["type"] == "extra_forbidden":
+        fields = list(_model_at(model, location[:-1]).model_fields)
         close = get_close_matches(location[-1], fields, n=1, cutoff=0.5)
         return Problem(
             name,
@@ -57,3 +58,18 @@ def _problem(complaint: dict[str, Any], fields: list[str], prefix: str) -> Probl
         close = get_close_matches(value, allowed.split(", "), n=1, cutoff=0.5)
         nearest = close[0] if close else None
     return Problem(name, value, message, allowed=allowed, nearest=nearest)
+
+
+def _model_at(model: type[BaseModel], path: list[str]) -> type[BaseModel]:
+    """Return the model whose field a complaint is about: one inside of `model`, if the path leads into it."""
+    for name in path:
+        if name in model.model_fields:
+            model = next(_models_in(model.model_fields[name].annotation), model)
+    return model
+
+
+def _models_in(annotation: object) -> Iterator[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+    for part in get_args(annotation):
+        yield from _models_in(part)

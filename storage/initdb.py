@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import secrets
 import shutil
+import signal
 import subprocess
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from gpt_trader.errors import Problem, Refused
-from storage.cluster import ROLE, SUPERUSER, Cluster, locate
+from storage.cluster import ROLE, SUPERUSER, Cluster, locate, processes_in
 
 if TYPE_CHECKING:
     from gpt_trader.settings import Home
@@ -31,6 +34,9 @@ _CONFIGURATION: Final = {
     "log_timezone": "UTC",
 }
 
+#: Seconds until the files of an interrupted initdb are left to the next start, which removes them too.
+_DISCARD_WITHIN: Final = 5.0
+
 
 def create_cluster(home: Home, user: Account | None, lock: int) -> Cluster:
     """Make a new cluster aside and move it into place in one step."""
@@ -49,7 +55,7 @@ def create_cluster(home: Home, user: Account | None, lock: int) -> Cluster:
         _initialize(staged, user, lock)
         staged.rename(target)
     except BaseException:
-        shutil.rmtree(staged, ignore_errors=True)
+        _discard(staged)
         raise
     if user is not None:
         write_private(target / "home", str(home.root))  # whose it is, for whoever finds it there
@@ -93,6 +99,16 @@ def _initialize(folder: Path, user: Account | None, lock: int) -> None:
     (folder / "initial").unlink()
     if done.returncode != 0:
         raise refused(f"initdb could not make the database in {folder.parent}:\n{done.stdout.strip()}")
+
+
+def _discard(folder: Path) -> None:
+    """Remove what an interrupted initdb made, and stop the server that initdb had begun: it would go on writing."""
+    deadline = time.monotonic() + _DISCARD_WITHIN
+    while folder.exists() and time.monotonic() < deadline:
+        for pid in processes_in(folder / "data"):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def binaries() -> Path:

@@ -15,8 +15,8 @@ from cli.runs.parameters import literal
 from cli.runs.prepare import prepare_flat
 from cli.runs.submit import finish, start
 from cli.terminal.options import current, say
-from cli.terminal.render import emit, grid, listing, pairs, shown, write
-from cli.terminal.result import short_strategy, show_result
+from cli.terminal.render import emit, grid, listing, pairs, short_strategy, shown, write
+from cli.terminal.result import show_result
 from gpt_trader.errors import Conflict, NotFound, Problem, Refused, RunFailed, UnknownName
 from gpt_trader.reproduction import reads_snapshot
 from gpt_trader.runs import FINAL_STATES

@@ -184,7 +184,7 @@ def optimize(
         "report": False if no_report else None,
     }
     if resume is not None:
-        resume_optimization(resume, values | walk)
+        resume_optimization(resume, {**values, "walk_forward": walk_forward or None, **walk})
     else:
         run_optimization(values, walk, walk_forward=walk_forward)
 

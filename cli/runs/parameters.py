@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any, get_args, get_origin
 
+from pydantic import BaseModel
+
 from gpt_trader.errors import Problem, Refused, UnknownName
 from gpt_trader.requests import Request
 from gpt_trader.strategies.base import Direction, Strategy
@@ -74,6 +76,8 @@ def fields_of(
 ) -> dict[str, Any]:
     """Spread flat names over a request: `start=…` is a field, `params.fast=…` an entry of a field that is a mapping.
 
+    So are `space.fast=5:50:5` (as `spaces` reads it) and `walk_forward.windows=8`.
+
     A name that is no field but one of `parameters` (of the strategy) goes into `params`. Lists are separated by
     commas. Raises UnknownName with the nearest field or parameter.
     """
@@ -82,7 +86,7 @@ def fields_of(
     for name, value in given.items():
         field, dot, entry = name.partition(".")
         if dot and _is_mapping(model, field):
-            values.setdefault(field, {})[entry] = value
+            values.setdefault(field, {})[entry] = _values(entry, value) if field == "space" else value
         elif name in model.model_fields and not _is_mapping(model, name):
             values[name] = _listed(value) if _is_list(model, name) else value
         elif name in known:
@@ -104,7 +108,11 @@ def _listed(value: str) -> list[str]:
 
 
 def _is_mapping(model: type[Request], field: str) -> bool:
-    return field in model.model_fields and get_origin(model.model_fields[field].annotation) is dict
+    if field not in model.model_fields:
+        return False
+    annotation = model.model_fields[field].annotation
+    nested = (kind for kind in get_args(annotation) if isinstance(kind, type))
+    return get_origin(annotation) is dict or any(issubclass(kind, BaseModel) for kind in nested)
 
 
 def _is_list(model: type[Request], field: str) -> bool:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from cli.client.connect import is_remote
 from cli.runs.parameters import fields_of, literal, strategy_parameters, typed
 from gpt_trader.errors import Refused, UnknownName
-from gpt_trader.requests import Request
+from gpt_trader.requests import OptimizeRequest, Request
 from gpt_trader.validation import validated
 
 if TYPE_CHECKING:
@@ -52,12 +52,17 @@ def prepare(model: type[Request], values: Mapping[str, Any]) -> Prepared:
     request = validated(model, given)
     strategy, file, stored = _strategy(request.strategy)  # type: ignore[attr-defined] # it has the field, see above
     params = given.get("params") or {}
-    if strategy is None or "space" in model.model_fields:  # part of a combination is no strategy yet
+    if strategy is None or model is OptimizeRequest:  # part of a combination is no strategy yet
         params = {name: literal(v) if isinstance(v, str) else v for name, v in params.items()}
     else:
         params = typed(strategy, params, request.direction)  # type: ignore[attr-defined] # as above
     changed = given | {"strategy": stored} | ({"params": params} if params else {})
-    return replace(Prepared(validated(model, changed)), strategy_file=file)
+    checked = validated(model, changed)
+    if strategy is not None and isinstance(checked, OptimizeRequest):
+        from gpt_trader.optimization.space import search_space
+
+        search_space(strategy, checked)
+    return replace(Prepared(checked), strategy_file=file)
 
 
 def prepare_flat(model: type[Request], given: Mapping[str, str]) -> Prepared:

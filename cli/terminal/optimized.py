@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
-from cli.terminal.render import Row, grid, pairs, shown
+from cli.terminal.render import Row, grid, pairs, short_strategy, shown
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -26,7 +26,7 @@ def optimized(result: Mapping[str, Any], links: Mapping[str, str]) -> Iterable[R
     from rich.text import Text
 
     counts, judged = result["trials"], result["overfitting"]
-    yield Text(f"{result['symbol']}  {result['strategy']}", style="bold")
+    yield Text(f"{result['symbol']}  {short_strategy(result['strategy'])}", style="bold")
     yield (
         f"{result['start']} → {result['end']}, {result['bars']} bars; {counts['run']} combinations tried, "
         f"{counts['skipped']} skipped, {counts['failed']} failed; {result['verified']} verified by vectorbt"

@@ -108,6 +108,12 @@ def shown(value: object) -> str:
     return str(value)
 
 
+def short_strategy(name: str | None) -> str:
+    """Return a name as it is, and `user:<sha256>:<Class>` as the class and what tells the file."""
+    parts = (name or "").split(":")
+    return f"{parts[2]} [{parts[1][:12]}]" if len(parts) == 3 and parts[0] == "user" else name or ""
+
+
 def csv_text(rows: Iterable[Row]) -> str:
     """Return rows as CSV with a header of every field met, in order; nested values as JSON."""
     listed = list(rows)

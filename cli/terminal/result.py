@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from cli.terminal.ingested import ingested
 from cli.terminal.optimized import optimized, trial_rows
-from cli.terminal.render import Row, emit, grid, pairs, shown
+from cli.terminal.render import Row, emit, grid, pairs, short_strategy, shown
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -90,12 +90,6 @@ def _backtest(result: Mapping[str, Any], links: Mapping[str, str]) -> Iterable[R
             "Prefect": links.get("prefect"),
         }
     )
-
-
-def short_strategy(name: str | None) -> str:
-    """Return a name as it is, and `user:<sha256>:<Class>` as the class and what tells the file."""
-    parts = (name or "").split(":")
-    return f"{parts[2]} [{parts[1][:12]}]" if len(parts) == 3 and parts[0] == "user" else name or ""
 
 
 def _right(rows: Iterable[Row], columns: Mapping[str, str]) -> RenderableType:

@@ -109,7 +109,6 @@ def _same_objective(screened: float, backtest: BacktestResult, objective: str) -
 def summary(result: OptimizeResult) -> dict[str, Any]:
     """Return what is shown of a result, JSON-ready; run id, state and artifacts are the run's to add."""
     best, request, study = result.top[0], result.study.request, result.study
-    places = {int(number): place for place, number in enumerate(result.screened.number)}
     traded = study.bars[study.first :]
     return {
         "schema_version": SCHEMA_VERSION,
@@ -131,11 +130,8 @@ def summary(result: OptimizeResult) -> dict[str, Any]:
         "trials": result.screened.counts(),
         "verified": result.verified,
         "reasons": _reasons(result.screened),
-        "best": _entry(best, result, places[result.numbers[0]]),
-        "top": [
-            _entry(backtest, result, places[number])
-            for number, backtest in zip(result.numbers, result.top, strict=True)
-        ],
+        "best": _entry(best, request.objective),
+        "top": [_entry(backtest, request.objective) for backtest in result.top],
         "benchmark": best.benchmark.as_dict(),
         "overfitting": result.overfitting,
         "walk_forward": result.walk_forward,
@@ -145,11 +141,12 @@ def summary(result: OptimizeResult) -> dict[str, Any]:
     }
 
 
-def _entry(backtest: BacktestResult, result: OptimizeResult, place: int) -> dict[str, Any]:
+def _entry(backtest: BacktestResult, objective: str) -> dict[str, Any]:
+    metrics = backtest.metrics.as_dict()
     return {
         "params": backtest.params,
-        "objective": float(result.objective[place]),
-        "metrics": {**backtest.metrics.as_dict(), "benchmark_return": backtest.benchmark.total_return},
+        "objective": metrics[objective],
+        "metrics": {**metrics, "benchmark_return": backtest.benchmark.total_return},
         "result_hash": backtest.result_hash,
     }
 

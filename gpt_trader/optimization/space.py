@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
+from pydantic import ValidationError
 
 from gpt_trader.errors import Problem, Refused, UnknownName
 from gpt_trader.requests import OptimizeRequest, ParamValue, ValueRange
@@ -75,7 +76,7 @@ def search_space(strategy: type[Strategy], request: OptimizeRequest) -> SearchSp
     """Return what a request searches: its own values, else those that the strategy declares.
 
     Raises UnknownName for a parameter that the strategy has not, Refused where nothing is searched, a parameter has no
-    values, or a grid is too large.
+    values or one that it never takes, or a grid is too large.
     """
     known = parameter_names(strategy)
     for field, names in (("space", request.space), ("params", request.params)):
@@ -93,6 +94,11 @@ def search_space(strategy: type[Strategy], request: OptimizeRequest) -> SearchSp
         message = "names nothing to search, and the strategy declares nothing: give it values"
         raise Refused.of(Problem("space", request.space, message, allowed=allowed))
     space = SearchSpace(values, dict(request.params))
+    some = {**space.fixed, **{name: several[0] for name, several in values.items()}}
+    for name, value in request.params.items():
+        _require_taken(strategy, f"params.{name}", name, [value], some)
+    for name in request.space:
+        _require_taken(strategy, f"space.{name}", name, values[name], some)
     if request.method == "grid" and space.size > LARGEST_GRID:
         message = f"has {space.size:,} combinations"
         allowed = f"at most {LARGEST_GRID:,} in a grid; method random draws from more"
@@ -117,10 +123,10 @@ def trial_numbers(space: SearchSpace, request: OptimizeRequest) -> list[int]:
 
 def _values(name: str, given: ValueRange | Sequence[ParamValue]) -> tuple[ParamValue, ...]:
     if isinstance(given, ValueRange):
-        count = math.floor((given.high - given.low) / given.step + 1e-9) + 1
-        if count > LARGEST_GRID:
-            message = f"has {count:,} values"
+        if not _within_grid(given):
+            message = f"has more than {LARGEST_GRID:,} values"
             raise Refused.of(Problem(f"space.{name}", None, message, allowed=f"at most {LARGEST_GRID:,}"))
+        count = math.floor((given.high - given.low) / given.step + 1e-9) + 1
         return tuple(given.low + given.step * k for k in range(count))
     values = tuple(dict.fromkeys(given))
     if not values:
@@ -128,3 +134,26 @@ def _values(name: str, given: ValueRange | Sequence[ParamValue]) -> tuple[ParamV
             Problem(f"space.{name}", [], "has no values", allowed='a list, or {"low", "high", "step"}')
         )
     return values
+
+
+def _within_grid(given: ValueRange) -> bool:
+    try:
+        return math.floor((given.high - given.low) / given.step + 1e-9) < LARGEST_GRID
+    except OverflowError:
+        return False
+
+
+def _require_taken(
+    strategy: type[Strategy], field: str, name: str, values: Sequence[ParamValue], others: Mapping[str, Any]
+) -> None:
+    """Raise Refused for the first of the values that the parameter takes in no combination.
+
+    What only some combinations refuse (fast not below slow) is theirs to refuse, one by one.
+    """
+    for value in values:
+        try:
+            strategy.model_validate({**others, name: value})
+        except ValidationError as error:
+            own = [complaint for complaint in error.errors() if complaint["loc"][:1] == (name,)]
+            if own:
+                raise Refused.of(Problem(field, value, own[0]["msg"].removeprefix("Value error, "))) from None

@@ -19,7 +19,6 @@ from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
 from gpt_trader.errors import Conflict, Denied, GptTraderError, NotFound, Problem, Refused
-from gpt_trader.requests import BacktestRequest, DataRequest
 from gpt_trader.slices import SLICES
 from gpt_trader.validation import validated
 
@@ -174,6 +173,8 @@ class Handler(BaseHTTPRequestHandler):
         match (self.command, *path):
             case ("POST", "strategies", "backtest"):
                 self._start("backtest", body)
+            case ("POST", "strategies", "optimize"):
+                self._start("optimize", body)
             case ("POST", "market", "ingest"):
                 self._start("data", body)
             case ("POST", "workflows", name, "runs"):
@@ -392,13 +393,12 @@ def _symbol(symbol: str, bars: int) -> dict[str, Any]:
 
 def _workflow(name: str) -> dict[str, Any]:
     row = SLICES[name]
-    model = BacktestRequest if name == "backtest" else DataRequest
     return {
         "name": name,
         "summary": row.summary,
         "route": row.route,
         "command": row.command,
-        "request_schema": model.model_json_schema(),
+        "request_schema": row.request_type().model_json_schema(),
     }
 
 
@@ -414,6 +414,8 @@ def _result(run: Run, report: str) -> dict[str, Any]:
         ]
         found = {"series": series, "failed": 0, "skipped": [], "findings": []}
         return {"run_id": run.id, "flow": "data", "state": run.state, "snapshot_id": "s1", **found}
+    if run.flow == "optimize":
+        return _optimized(run, report)
     return {
         "run_id": run.id,
         "flow": run.flow,
@@ -429,6 +431,67 @@ def _result(run: Run, report: str) -> dict[str, Any]:
         "metrics": METRICS,
         "artifacts": {"report": report, "equity": "/runs/equity.parquet", "trades": None},
     }
+
+
+def _optimized(run: Run, report: str) -> dict[str, Any]:
+    request = run.request
+    top = [_choice(fast, objective) for fast, objective in ((10, 0.75), (5, 0.5))]
+    walked = {
+        "windows": 8,
+        "anchored": False,
+        "bars": 1336,
+        "total_return": 0.31,
+        "annualized_return": 0.05,
+        "sharpe": 0.4,
+        "max_drawdown": -0.3,
+        "trades": 40,
+        "efficiency": None,
+        "consistency": 0.625,
+        "robustness": 0.5,
+        "each": [{"params": None, "test_return": 0.0, "trades": 0}],
+    }
+    judged = {
+        "trials": 14,
+        "effective_trials": 3.5,
+        "sharpe": 0.75,
+        "expected_by_luck": 0.21,
+        "held_sharpe": 1.1,
+        "probabilistic_sharpe": 0.99,
+        "deflated_sharpe": 0.93,
+        "min_track_record": None,
+        "bars": 2013,
+        "pbo": 0.4,
+        "loss_probability": 0.125,
+        "neighborhood": 0.9,
+        "verdict": "reject",
+        "reasons": ["The probability that it is more than luck is 93% (deflated Sharpe ratio)."],
+    }
+    return {
+        **{name: request[name] for name in ("symbol", "strategy", "direction", "method", "objective")},
+        "run_id": run.id,
+        "flow": run.flow,
+        "state": run.state,
+        "space": {"fast": [5, 10], "slow": [20, 30]},
+        "snapshot_id": "s1",
+        "result_hash": "f" * 64,
+        "start": "2005-01-03",
+        "end": "2012-12-31",
+        "bars": 2013,
+        "trials": {"run": 13, "skipped": 2, "failed": 1},
+        "verified": 12,
+        "reasons": [{"reason": "params: fast 20 must be below slow 20", "trials": 2, "first": 12}],
+        "best": top[0],
+        "top": top,
+        "overfitting": judged,
+        "walk_forward": walked if request["walk_forward"] else None,
+        "warnings": ["[2 bars] are missing"],
+        "artifacts": {"report": report, "trials": "/runs/trials.parquet"},
+    }
+
+
+def _choice(fast: int, objective: float) -> dict[str, Any]:
+    params = {"fast": fast, "slow": 30}
+    return {"params": params, "objective": objective, "metrics": METRICS, "result_hash": "e" * 64}
 
 
 class _Server(ThreadingHTTPServer):

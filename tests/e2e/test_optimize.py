@@ -1,0 +1,197 @@
+"""Optimizations over the whole house: the same outcome whichever way it is asked for, and after being cut off."""
+
+from __future__ import annotations
+
+import json
+import math
+import shlex
+import signal
+import sys
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+
+from tests.e2e.house import House
+from tests.waiting import eventually
+
+pytestmark = [
+    pytest.mark.timeout(180),
+    pytest.mark.skipif(sys.platform != "linux", reason="finds the engine's processes in /proc"),
+]
+
+TERMS = shlex.split(
+    "--symbol AAPL --strategy ma_crossover --start 2005-01-03 --end 2012-12-31 --commission 0.001 --slippage 0 "
+    "--capital 10000"
+)
+#: What issue 3 calls the contract for scripts, word by word but for their order.
+OPTIMIZE = ("optimize", *TERMS, "--method", "grid", "--objective", "total_return")
+REQUEST = {
+    "symbol": "AAPL",
+    "strategy": "ma_crossover",
+    "method": "grid",
+    "objective": "total_return",
+    "start": "2005-01-03",
+    "end": "2012-12-31",
+    "commission": 0.001,
+    "slippage": 0,
+    "capital": 10000,
+}
+
+#: Of chunks of 500, the second waits for the gate; some combinations raise. Each one tried is noted.
+PATIENT = '''
+from pathlib import Path
+
+from gpt_trader.strategies.base import Strategy
+
+
+class Patient(Strategy):
+    """In for `number` % 40 + 1 bars, out for as many."""
+
+    gate: str
+    log: str
+    number: int = 0
+
+    def targets(self, bars, first=0):
+        import time
+
+        import numpy as np
+
+        with Path(self.log).open("a") as file:
+            file.write(f"{self.number}\\n")
+        while self.number >= 500 and not Path(self.gate).exists():
+            time.sleep(0.02)
+        if self.number % 100 == 13:
+            raise ValueError(f"{self.number % 10} is no luck")
+        if self.number % 100 == 14:
+            return np.full(len(bars), np.nan)
+        wanted = (np.arange(len(bars)) // (self.number % 40 + 1) % 2).astype(float)
+        wanted[:first] = 0
+        return wanted
+'''
+
+
+@pytest.fixture(scope="module")
+def found(session_house: House) -> dict[str, Any]:
+    """What the contract for scripts printed."""
+    session_house.ensure_up()
+    printed: dict[str, Any] = session_house.json(*OPTIMIZE)
+    return printed
+
+
+def test_the_contract_for_scripts(house: House, found: dict[str, Any]) -> None:
+    assert found.keys() >= {"run_id", "trials", "best", "top", "overfitting", "snapshot_id", "result_hash"}
+    assert found["trials"] == {"run": 15, "skipped": 1, "failed": 0}, "fast 20 with slow 20 is none"
+    assert found["best"] == found["top"][0]
+    assert found["best"].keys() >= {"params", "metrics"}
+    assert len(found["top"]) == 10
+    gains = [entry["metrics"]["total_return"] for entry in found["top"]]
+    assert gains == sorted(gains, reverse=True)
+    assert gains == [entry["objective"] for entry in found["top"]]
+    judged = found["overfitting"]
+    assert judged.keys() >= {
+        "deflated_sharpe", "probabilistic_sharpe", "pbo", "neighborhood", "min_track_record", "verdict", "reasons",
+    }  # fmt: skip
+    assert judged["verdict"] in ("accept", "reject", "undecided")
+    assert judged["trials"] == 15
+    assert all(isinstance(reason, str) for reason in judged["reasons"])
+    assert not any(isinstance(each, float) and not math.isfinite(each) for each in judged.values())
+    assert house.state(found["run_id"]) == "COMPLETED"
+
+    table = pq.read_table(found["artifacts"]["trials"])
+    assert table.num_rows == 16
+    assert Counter(table["state"].to_pylist()) == {"run": 15, "skipped": 1}
+    best = max(value for value in table["objective"].to_pylist() if value is not None)
+    assert best == pytest.approx(found["best"]["objective"], rel=1e-9)
+    report = Path(found["artifacts"]["report"]).read_text(encoding="utf-8")
+    assert found["run_id"] in report
+
+
+def test_its_best_is_the_backtest_of_the_same_parameters(house: House, found: dict[str, Any]) -> None:
+    best = found["best"]
+    params = [f"--param={name}={value}" for name, value in best["params"].items()]
+    backtest = house.json("backtest", *TERMS, *params, "--no-report")
+    assert backtest["metrics"] == best["metrics"]
+    assert backtest["result_hash"] == best["result_hash"]
+
+
+def kept(house: House) -> dict[str, tuple[int, int]]:
+    """What the cache of arrays keeps: for each entry when it was made, and when it was last used."""
+    folder = house.home.cache / "arrays"
+    return {
+        entry.parent.name: ((entry.parent / "rows.npy").stat().st_ino, entry.stat().st_mtime_ns)
+        for entry in folder.glob("*/seal.json")
+        if (entry.parent / "rows.npy").exists()
+    }
+
+
+def test_by_rest_resumed_and_reproduced_it_is_the_same_and_nothing_is_done_anew(
+    house: House, found: dict[str, Any]
+) -> None:
+    before = kept(house)
+    accepted = house.api("POST", "/strategies/optimize", json=REQUEST)
+    assert accepted.status_code == 202, accepted.text
+    by_rest = str(accepted.json()["run_id"])
+    house.await_state(by_rest, {"COMPLETED"})
+    resumed = house.json("optimize", "--resume", found["run_id"])
+    assert len({found["run_id"], by_rest, resumed["run_id"]}) == 3
+    for other in (house.result(by_rest), resumed):
+        for fact in ("result_hash", "best", "top", "overfitting", "trials", "snapshot_id", "space"):
+            assert (fact, other[fact]) == (fact, found[fact])
+
+    after = kept(house)
+    assert after.keys() == before.keys()
+    assert {key: made for key, (made, _) in after.items()} == {key: made for key, (made, _) in before.items()}
+    assert sum(after[key][1] > before[key][1] for key in after) == 1, "the one chunk was read from the cache"
+
+    again = house.json("workflow", "reproduce", found["run_id"])
+    assert (again["equal"], again["differences"]) == (True, [])
+    assert again["result_hash"] == found["result_hash"]
+
+
+def tried(log: Path) -> Counter[int]:
+    return Counter(map(int, log.read_text().split())) if log.exists() else Counter()
+
+
+def test_cancelled_in_the_middle_it_goes_on_behind_the_finished_trials(house: House, tmp_path: Path) -> None:
+    """Some of a user's combinations raise: they are counted as failed, also where they come from the cache."""
+    (house.cwd / "patient.py").write_text(PATIENT)
+    gate, log = tmp_path / "gate", tmp_path / "log"
+    before = kept(house).keys()
+    known = {run["run_id"] for run in house.json("workflow", "runs", "--limit", "1000")}
+    command = house.begin(
+        "--output", "json", "optimize", "--symbol", "AAPL", "--strategy", "./patient.py:Patient",
+        "--space", "number=0:619", "--param", f"gate={gate}", "--param", f"log={log}", "--no-report",
+        "--objective", "total_return", "--top", "3",
+    )  # fmt: skip
+    eventually(lambda: kept(house).keys() - before, seconds=60, what="the first chunk in the cache")
+    eventually(lambda: max(tried(log)) >= 500, seconds=30, what="a combination that waits")
+    (run_id,) = {run["run_id"] for run in house.json("workflow", "runs", "--limit", "1000")} - known
+    _, child = house.child_of(run_id)
+    command.send_signal(signal.SIGINT)
+    stdout, stderr = command.communicate(timeout=30)
+    assert (command.returncode, stdout) == (130, "")
+    assert json.loads(stderr.splitlines()[-1])["detail"] == f"run {run_id} was cancelled"
+    assert house.state(run_id) == "CANCELLED"
+    assert child not in house.processes()
+    (chunk,) = kept(house).keys() - before
+    made, _ = kept(house)[chunk]
+
+    log.unlink()
+    gate.touch()
+    found = house.json("optimize", "--resume", run_id)
+    assert found["trials"] == {"run": 606, "skipped": 0, "failed": 14}
+    assert found["overfitting"]["trials"] == 620
+    said = {reason["reason"]: reason["trials"] for reason in found["reasons"]}
+    assert said["ValueError: 3 is no luck"] == 7
+    assert kept(house)[chunk][0] == made
+    counts = tried(log)
+    assert set(range(500, 620)) <= set(counts)
+    # Of the first chunk only what is verified and shown: the best, and ten drawn at random.
+    assert sum(number < 500 for number in counts) <= 13
+
+    house.json("cache", "clear")
+    assert house.json("workflow", "reproduce", found["run_id"])["equal"] is True, "done anew, all of it"
+    assert kept(house)[chunk][0] != made
