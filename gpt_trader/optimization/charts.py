@@ -86,7 +86,7 @@ def distribution(objective: Floats, best: float) -> Distribution:
     values = objective[np.isfinite(objective)]
     low, high = np.percentile(values, (1, 99))
     low, high = min(float(low), best), max(float(high), best)
-    if not high > low:
+    if high - low <= 1e-9 * max(abs(low), abs(high)):  # one value, or its rounding: no bins fit between
         room = max(abs(low), 1.0) / 2
         low, high = low - room, high + room
     counts, edges = np.histogram(

@@ -84,7 +84,8 @@ def _words(args: tuple[object, ...]) -> list[str]:
 
 
 def environment(**extra: str) -> dict[str, str]:
-    return {**os.environ, "PYTHONPATH": str(ROOT), **extra}
+    ours = {name: value for name, value in os.environ.items() if name != "COLUMNS"}
+    return {**ours, "PYTHONPATH": str(ROOT), **extra}
 
 
 @pytest.fixture

@@ -103,7 +103,7 @@ async def test_the_answer_is_that_of_this_process(lake: Lake) -> None:
         ("SELECT repeat('x', 100000) FROM range(100)", "has an answer of more than 1 MiB"),
         (
             "WITH RECURSIVE t(s) AS (SELECT 'x' UNION ALL SELECT s || s FROM t) SELECT count(*) FROM t",
-            "emory",
+            "emory|longer than",
         ),
         (
             "WITH RECURSIVE t(n) AS (SELECT 1 UNION ALL SELECT n FROM t) SELECT count(*) FROM t",

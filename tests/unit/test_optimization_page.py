@@ -395,6 +395,7 @@ def test_the_distribution_counts_every_trial_and_places_the_best():
     assert found.edges[-1] < 10
     assert found.better == int((objective > 3.0).sum())
     assert distribution(np.array([0.7, 0.7, np.nan]), 0.7).counts.sum() == 2
+    assert distribution(np.array([0.7, 0.7]), float(np.nextafter(0.7, 1))).counts.sum() == 2
 
 
 def test_shades_go_from_the_low_to_the_high():
