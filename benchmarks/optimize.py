@@ -27,7 +27,7 @@ from gpt_trader.optimization.screening import COLUMNS
 from gpt_trader.optimization.space import search_space, trial_numbers
 from gpt_trader.optimization.study import Study
 from gpt_trader.optimization.walk_forward import walk
-from gpt_trader.requests import OptimizeRequest, WalkForward
+from gpt_trader.requests import BacktestRequest, OptimizeRequest, WalkForward
 from gpt_trader.simulation import kernel
 from gpt_trader.strategies.registry import strategy_type
 
@@ -212,7 +212,8 @@ def single() -> None:
     fast, slow = sma(long, 10), sma(long, 30)
     targets = exceeds(fast, slow).astype(float)
     prices = kernel.Prices(open_, np.maximum(open_, long), np.minimum(open_, long), long)
-    terms, curve = kernel.Terms(COMMISSION, 0.0, 1.0, np.nan, np.nan), kernel.Curve.empty(len(long))
+    terms = kernel.terms_of(BacktestRequest(symbol="WALK", commission=COMMISSION, slippage=0))
+    curve = kernel.Curve.empty(len(long))
     kernel.run(prices, targets, CAPITAL, terms, curve)
     ours = min(cpu(lambda: kernel.run(prices, targets, CAPITAL, terms, curve))[0] for _ in range(5))
     limit = min(cpu(lambda: bare(open_, long, fast, slow, COMMISSION, CAPITAL))[0] for _ in range(5))

@@ -25,6 +25,7 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 
 from gpt_trader.adapters.names import RESAMPLE, source_name
+from gpt_trader.costs import CommissionTerms, SlippageTerms
 from gpt_trader.instruments import TIMEFRAMES, Symbol
 
 
@@ -85,11 +86,11 @@ class SimulationRequest(Request):
     timeframe: Annotated[str, Field(examples=["1d"])] = "1d"
     direction: Literal["long", "short", "both"] = "long"
     capital: float = Field(default=10_000.0, gt=0, le=1e12, allow_inf_nan=False, description="Initial cash.")
-    commission: float = Field(
-        default=0.001, ge=0, lt=0.5, allow_inf_nan=False, description="Fraction of an order's notional."
+    commission: CommissionTerms = Field(
+        default=0.001, description="Fraction of an order's notional, or a model of what a fill costs."
     )
-    slippage: float = Field(
-        default=0.0005, ge=0, lt=0.5, allow_inf_nan=False, description="Fraction of the fill price."
+    slippage: SlippageTerms = Field(
+        default=0.0005, description="Fraction of the fill price, or a model of how much worse a fill is."
     )
     size: float = Field(
         default=1.0, gt=0, le=1, allow_inf_nan=False, description="Fraction of equity put into a position."

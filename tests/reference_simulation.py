@@ -30,16 +30,20 @@ class _Account:
 
     def _fill(self, units: float, price: float) -> tuple[float, float]:
         """Buy (> 0) or sell (< 0) at `price` ± slippage; return the fill's price and commission."""
-        fill = price * (1 + self.terms.slippage) if units > 0 else price * (1 - self.terms.slippage)
-        commission = abs(units) * fill * self.terms.commission
+        fill = _slipped(price, 1 if units > 0 else -1, self.terms)
+        commission = _charged(abs(units), fill, self.terms)
+        if self.units > 0 > units:  # a sale costs no more than it brings
+            commission = min(commission, -units * fill)
         self.cash -= units * fill + commission
         self.units += units
         self.found.costs += commission + abs(units) * abs(fill - price)
         return fill, commission
 
     def open(self, bar: int, side: int, fraction: float, price: float) -> None:
-        fill = price * (1 + side * self.terms.slippage)
-        units = fraction * self.cash / (fill * (1 + self.terms.commission))
+        fill = _slipped(price, side, self.terms)
+        units = _affordable(fraction * self.cash, fill, self.terms)
+        if units == 0 or _charged(units, fill, self.terms) > units * fill:
+            return
         self.before = self.cash
         self.entry_bar, (self.entry_price, _) = bar, self._fill(side * units, price)
         self.found.trades.append({
@@ -48,7 +52,8 @@ class _Account:
         })  # fmt: skip
 
     def close(self, bar: int, price: float, reason: str) -> None:
-        cost = -self.units * price * (1 + self.terms.slippage) * (1 + self.terms.commission)
+        fill = _slipped(price, 1, self.terms)
+        cost = -self.units * fill + _charged(abs(self.units), fill, self.terms)
         if self.units < 0 and cost > self.cash * (1 + 1e-9):
             self.ruin(bar)
             return
@@ -72,6 +77,38 @@ class _Account:
         """Value what is still open at the last close: nothing is sold, nothing is paid."""
         if self.units:
             self.found.trades[-1].update(exit_price=close, pnl=self.value(close) - self.before)
+
+
+def _slipped(price: float, side: int, terms: BacktestRequest) -> float:
+    """Return the price of a fill that buys (1) or sells (−1)."""
+    if isinstance(terms.slippage, float):
+        return price * (1 + side * terms.slippage)
+    return max(price + side * (price * terms.slippage.rate + terms.slippage.per_unit), 0.0)
+
+
+def _charged(size: float, fill: float, terms: BacktestRequest) -> float:
+    """Return the commission of a fill."""
+    model, notional = terms.commission, size * fill
+    if isinstance(model, float):
+        return notional * model
+    if notional == 0:
+        return 0.0
+    charged = max(notional * model.rate + size * model.per_unit + model.per_order, model.minimum)
+    return charged if model.maximum is None else min(charged, notional * model.maximum)
+
+
+def _affordable(budget: float, fill: float, terms: BacktestRequest) -> float:
+    """Return the most units whose outlay is within the budget: by bisection where there is no formula."""
+    if isinstance(terms.commission, float):
+        return budget / (fill * (1 + terms.commission))
+    low, high = 0.0, 0.0 if fill == 0 else budget / fill
+    for _ in range(200):
+        middle = (low + high) / 2
+        if middle * fill + _charged(middle, fill, terms) <= budget:
+            low = middle
+        else:
+            high = middle
+    return low
 
 
 def by_hand(bars: Bars, targets: list[float], request: BacktestRequest) -> ByHand:

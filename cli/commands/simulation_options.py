@@ -66,11 +66,19 @@ Capital = Annotated[
 ]
 Commission = Annotated[
     str | None,
-    typer.Option(metavar="FRACTION", help="Of an order's notional (default: 0.001).", rich_help_panel=COSTS),
+    typer.Option(
+        metavar="FRACTION|MODEL",
+        help="Of an order's notional (default: 0.001), or parts, e.g. per_unit=0.005,minimum=1,maximum=0.01.",
+        rich_help_panel=COSTS,
+    ),
 ]
 Slippage = Annotated[
     str | None,
-    typer.Option(metavar="FRACTION", help="Of the fill price (default: 0.0005).", rich_help_panel=COSTS),
+    typer.Option(
+        metavar="FRACTION|MODEL",
+        help="Of the fill price (default: 0.0005), or parts, e.g. rate=0.0002,per_unit=0.01.",
+        rich_help_panel=COSTS,
+    ),
 ]
 Size = Annotated[
     str | None,

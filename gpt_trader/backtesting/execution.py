@@ -22,6 +22,10 @@ A short can lose more than the account holds. At the first open or close where e
 is liquidated at the price that leaves exactly nothing (exit reason `ruin`): equity is 0 from that bar on and nothing
 more is traded. The loss beyond the account is the broker's; it is not modeled.
 
+A cost that is more than a rate (`gpt_trader.costs`: an amount a unit or an order, a minimum, a maximum) is charged by
+the same rules, with the shares solved for so that outlay and commission are `|b|·size·cash`; a position worth less
+than its own commission is not opened, and a sale costs no more than it brings.
+
 How vectorbt is asked
 ---------------------
 `Portfolio.from_signals` places at most one order a bar, lets a stop suppress the signal of its bar, and refuses
@@ -29,7 +33,8 @@ reversals of a percentage size. So each bar is given to it as two rows: the **au
 the open), where positions are closed, and the **session** (the bar itself), where they are opened. Its simulation
 kernels are called through `vectorbt.portfolio.dispatch`, which takes the compiled Rust ones: no JIT, no pandas,
 1 ms for eight years of daily bars where `from_signals` needs 5. Tests hold the outcome equal to
-`Portfolio.from_signals` and to a plain-Python simulation.
+`Portfolio.from_signals` and to a plain-Python simulation. vectorbt knows rates and fixed fees alone: where costs are
+more, `gpt_trader.simulation.kernel` finds the fills, and vectorbt keeps the books of them (`replay`).
 """
 
 from __future__ import annotations
@@ -44,6 +49,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpt_trader.backtesting.trades import ruined, trades_of
+from gpt_trader.costs import Commission, Slippage
 
 if TYPE_CHECKING:
     from types import ModuleType
@@ -77,19 +83,24 @@ def execute(bars: Bars, targets: Floats, request: SimulationRequest) -> Executio
     Returns:
         Equity and position, (n,) each, and the trades. `equity[0]` is the capital.
     """
+    commission, slippage = Commission.of(request.commission), Slippage.of(request.slippage)
+    if not (commission.is_rate and slippage.is_rate):
+        from gpt_trader.backtesting.replay import replay
+
+        return replay(bars, targets, request)
     rows = _Rows.of(bars, targets)
-    orders = _simulate(rows, request)
-    position, value = _books(rows, orders, request.capital)
+    orders = _simulate(rows, request, commission.rate, slippage.rate)
+    position, value = books(rows.close, orders, request.capital)
     equity, units = value[1::2].copy(), position[1::2].copy()
     broke = value <= 0.0
     if not broke.any():
         return Execution(
-            equity, units, trades_of(_round_trips(orders, rows.close), bars, rows.closing, request)
+            equity, units, trades_of(round_trips(orders, rows.close), bars, rows.closing, request)
         )
     row = int(np.argmax(broke))
     equity[row // 2 :] = units[row // 2 :] = 0.0
     affordable = _affordable(orders, position, row)
-    records = _round_trips(affordable, rows.close[: row + 1])
+    records = round_trips(affordable, rows.close[: row + 1])
     return Execution(
         equity, units, ruined(trades_of(records, bars, rows.closing, request), bars, row // 2, request)
     )
@@ -137,7 +148,7 @@ def _interleaved(auction: NDArray[Any], session: NDArray[Any]) -> NDArray[Any]:
     return np.stack((auction, session), axis=1).reshape(-1, 1)
 
 
-def _simulate(rows: _Rows, request: SimulationRequest) -> NDArray[Any]:
+def _simulate(rows: _Rows, request: SimulationRequest, commission: float, slippage: float) -> NDArray[Any]:
     """Run vectorbt's signal simulation and return its order records."""
     kernels, enums = load_vectorbt()
     stops = request.stop_loss is not None or request.take_profit is not None
@@ -153,8 +164,8 @@ def _simulate(rows: _Rows, request: SimulationRequest) -> NDArray[Any]:
         size=rows.fraction * request.size,
         size_type=np.asarray(enums.SizeType.Percent),
         price=rows.open,
-        fees=np.asarray(request.commission),
-        slippage=np.asarray(request.slippage),
+        fees=np.asarray(commission),
+        slippage=np.asarray(slippage),
         # After a ruin a short that could not be covered meets entries again: they are void.
         upon_opposite_entry=np.asarray(enums.OppositeEntryMode.Ignore),
         open=rows.open,
@@ -170,17 +181,17 @@ def _simulate(rows: _Rows, request: SimulationRequest) -> NDArray[Any]:
     return np.asarray(orders)
 
 
-def _books(rows: _Rows, orders: NDArray[Any], capital: float) -> tuple[Floats, Floats]:
-    """Return units held and equity after each row, (2n,) each, by vectorbt's own accounting."""
+def books(close: Floats, orders: NDArray[Any], capital: float) -> tuple[Floats, Floats]:
+    """Return units held and equity after each row of `close` (m, 1), (m,) each, by vectorbt's own accounting."""
     kernels, enums = load_vectorbt()
-    shape, of_column = rows.close.shape, _column_map(orders)
+    shape, of_column = close.shape, _column_map(orders)
     units = kernels.assets(kernels.asset_flow(shape, orders, of_column, enums.Direction.Both))
     cash = kernels.cash(kernels.cash_flow(shape, orders, of_column, False), np.array([capital]))
-    value = kernels.value(cash, kernels.asset_value(rows.close, units))
+    value = kernels.value(cash, kernels.asset_value(close, units))
     return np.asarray(units)[:, 0], np.asarray(value)[:, 0]
 
 
-def _round_trips(orders: NDArray[Any], close: Floats) -> NDArray[Any]:
+def round_trips(orders: NDArray[Any], close: Floats) -> NDArray[Any]:
     """Return vectorbt's trade records, what is open valued at the last `close`."""
     kernels, _ = load_vectorbt()
     return np.asarray(kernels.get_exit_trades(orders, close, _column_map(orders)))

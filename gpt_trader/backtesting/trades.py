@@ -1,4 +1,4 @@
-"""Translates vectorbt's trade records into ours: times, costs, and why a trade was closed."""
+"""Translates vectorbt's trade records into ours: times, costs (rates), and why a trade was closed."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpt_trader.backtesting.result import Trade
+from gpt_trader.costs import Commission, Slippage
 
 if TYPE_CHECKING:
     from gpt_trader.bars import Bars
@@ -39,7 +40,9 @@ def _trade(record: np.void, bars: Bars, closing: NDArray[np.bool_], request: Sim
     size, entry_price, exit_price = (float(record[k]) for k in ("size", "entry_price", "exit_price"))
     entered, left = int(record["entry_idx"]) // 2, int(record["exit_idx"]) // 2
     closed, by_target = bool(record["status"] == _CLOSED), bool(closing[record["exit_idx"]])
-    exit_slippage = _slippage_paid(-side, size, exit_price, request.slippage) if closed else 0.0
+    slippage = Slippage.of(request.slippage).rate
+    reference = exit_price / (1.0 - side * slippage)
+    exit_slippage = _slippage_paid(-side, size, exit_price, slippage) if closed else 0.0
     return Trade(
         entry_time=bars.time[entered],
         exit_time=bars.time[left] if closed else None,
@@ -47,13 +50,13 @@ def _trade(record: np.void, bars: Bars, closing: NDArray[np.bool_], request: Sim
         size=size,
         entry_price=entry_price,
         exit_price=exit_price,
-        entry_costs=float(record["entry_fees"]) + _slippage_paid(side, size, entry_price, request.slippage),
+        entry_costs=float(record["entry_fees"]) + _slippage_paid(side, size, entry_price, slippage),
         exit_costs=float(record["exit_fees"]) + exit_slippage,
         pnl=float(record["pnl"]),
         return_=float(record["return"]),
         # Closes it was held over: left at the open of a bar or within it, that bar's close is not one of them.
         bars=(left if closed else len(bars)) - entered,
-        exit_reason=_reason(side, by_target, entry_price, exit_price, request) if closed else "open",
+        exit_reason=_reason(side, by_target, entry_price, reference, request) if closed else "open",
     )
 
 
@@ -63,14 +66,13 @@ def _slippage_paid(side: int, size: float, price: float, slippage: float) -> flo
 
 
 def _reason(
-    side: int, by_target: bool, entry_price: float, exit_price: float, request: SimulationRequest
+    side: int, by_target: bool, entry_price: float, reference: float, request: SimulationRequest
 ) -> str:
-    """Tell why a closed trade was closed; a stop-loss lies on the losing side of the entry's fill price."""
+    """Tell why a closed trade was closed; before slippage a stop-loss lies on the losing side of the entry's fill."""
     if by_target:
         return "target"
     if request.stop_loss is None or request.take_profit is None:
         return "take_profit" if request.stop_loss is None else "stop_loss"
-    reference = exit_price / (1.0 - side * request.slippage)
     return "stop_loss" if side * (reference - entry_price) < 0 else "take_profit"
 
 
@@ -83,7 +85,7 @@ def ruined(trades: tuple[Trade, ...], bars: Bars, bar: int, request: SimulationR
     liquidated = replace(
         short,
         exit_time=bars.time[bar],
-        exit_price=short.entry_price * (1.0 - request.commission) - pnl / short.size,
+        exit_price=short.entry_price * (1.0 - Commission.of(request.commission).rate) - pnl / short.size,
         pnl=pnl,
         return_=pnl / (short.size * short.entry_price),
         bars=short.bars - (len(bars) - bar),

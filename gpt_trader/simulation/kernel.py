@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 import numpy as np
 from numba import njit
 
+from gpt_trader.costs import Commission, Slippage
+
 if TYPE_CHECKING:
     from gpt_trader.bars import Bars, Floats
     from gpt_trader.requests import SimulationRequest
@@ -32,11 +34,28 @@ RUIN: Final = 5
 _ROUNDING: Final = 1e-9
 
 
-class Terms(NamedTuple):
-    """What a simulation costs and risks: fractions, as in `SimulationRequest`; a stop that is not set is NaN."""
+class CommissionTerms(NamedTuple):
+    """`gpt_trader.costs.Commission` as numbers; no maximum is infinity."""
 
-    commission: float
-    slippage: float
+    rate: float
+    per_unit: float
+    per_order: float
+    minimum: float
+    maximum: float
+
+
+class SlippageTerms(NamedTuple):
+    """`gpt_trader.costs.Slippage` as numbers."""
+
+    rate: float
+    per_unit: float
+
+
+class Terms(NamedTuple):
+    """What a simulation costs and risks, as in `SimulationRequest`; a stop that is not set is NaN."""
+
+    commission: CommissionTerms
+    slippage: SlippageTerms
     size: float
     stop_loss: float
     take_profit: float
@@ -102,22 +121,32 @@ class Tally(NamedTuple):
 
 
 class Fill(NamedTuple):
-    """One fill: signed units (0: there was none), price with slippage, commission paid, and why (`ENTRY`, …)."""
+    """One fill: signed units (0: there was none), price with slippage and before it, commission, why (`ENTRY`, …)."""
 
     units: float
     price: float
+    reference: float
     commission: float
     reason: int
 
 
-NOTHING: Final = Fill(0.0, 0.0, 0.0, 0)
+NOTHING: Final = Fill(0.0, 0.0, 0.0, 0.0, 0)
 
 
 def terms_of(request: SimulationRequest) -> Terms:
     """Return a request's costs, size and stops."""
     loss = np.nan if request.stop_loss is None else request.stop_loss
     profit = np.nan if request.take_profit is None else request.take_profit
-    return Terms(request.commission, request.slippage, request.size, loss, profit)
+    commission, slippage = Commission.of(request.commission), Slippage.of(request.slippage)
+    most = np.inf if commission.maximum is None else commission.maximum
+    charged = (commission.rate, commission.per_unit, commission.per_order, commission.minimum)
+    return Terms(
+        CommissionTerms(*charged, most),
+        SlippageTerms(slippage.rate, slippage.per_unit),
+        request.size,
+        loss,
+        profit,
+    )
 
 
 def prices_of(bars: Bars) -> Prices:
@@ -159,7 +188,7 @@ def step(account: Account, bar: Bar, wanted: float, terms: Terms) -> tuple[Accou
     ruined = 0.0
     if units != 0.0:
         if cash + units * bar.open <= 0.0:
-            left = Fill(-units, -cash / units, 0.0, RUIN)
+            left = _liquidated(cash, units)
             return Account(0.0, 0.0, 0.0, wanted, 1.0), left, entered, liquidated
         price, reason = _exit(units, entry_price, bar, wanted != held, terms)
         if reason != 0:
@@ -169,9 +198,9 @@ def step(account: Account, bar: Bar, wanted: float, terms: Terms) -> tuple[Accou
                 return Account(0.0, 0.0, 0.0, wanted, 1.0), left, entered, liquidated
     if wanted not in (held, 0.0) and cash > 0.0:
         cash, entered = _enter(cash, wanted, bar.open, terms)
-        units, entry_price = entered.units, entered.price
+        units, entry_price = entered.units, entered.price if entered.units != 0.0 else entry_price
     if units != 0.0 and cash + units * bar.close <= 0.0:
-        liquidated = Fill(-units, -cash / units, 0.0, RUIN)
+        liquidated = _liquidated(cash, units)
         cash, units, ruined = 0.0, 0.0, 1.0
     return Account(cash, units, entry_price, wanted, ruined), left, entered, liquidated
 
@@ -198,23 +227,66 @@ def _exit(units: float, entry_price: float, bar: Bar, changed: bool, terms: Term
 
 
 @njit(cache=True, error_model="numpy", inline="always")
+def commission_of(units: float, price: float, terms: CommissionTerms) -> float:
+    """Return what a fill of so many units (signed) at this price is charged (`gpt_trader.costs.Commission`)."""
+    size, notional = abs(units), abs(units) * price
+    charged = notional * terms.rate + size * terms.per_unit + terms.per_order
+    return min(max(charged, terms.minimum), notional * terms.maximum) if notional > 0.0 else 0.0
+
+
+@njit(cache=True, error_model="numpy", inline="always")
+def slipped(price: float, side: float, terms: SlippageTerms) -> float:
+    """Return the price of a fill that buys (side 1) or sells (−1), never below 0 (`gpt_trader.costs.Slippage`)."""
+    return max(price * (1.0 + side * terms.rate) + side * terms.per_unit, 0.0)
+
+
+@njit(cache=True, error_model="numpy", inline="always")
+def affordable(budget: float, price: float, terms: CommissionTerms) -> float:
+    """Return how many units so much money buys at this price, commission included; 0 if it does not even pay that.
+
+    The outlay units · price + commission(units) rises with the units in three straight pieces (the rates, the minimum,
+    the maximum); solved for each, the commission's own max and min become the min and max of the units.
+    """
+    if price <= 0.0:
+        return 0.0
+    by_rates = (budget - terms.per_order) / (price * (1.0 + terms.rate) + terms.per_unit)
+    units = by_rates if terms.minimum == 0.0 else min(by_rates, (budget - terms.minimum) / price)
+    units = units if terms.maximum == np.inf else max(units, budget / (price * (1.0 + terms.maximum)))
+    return max(units, 0.0)
+
+
+@njit(cache=True, error_model="numpy", inline="always")
+def _liquidated(cash: float, units: float) -> Fill:
+    """Return the fill that leaves exactly nothing of an account."""
+    price = -cash / units
+    return Fill(-units, price, price, 0.0, RUIN)
+
+
+@njit(cache=True, error_model="numpy", inline="always")
 def _leave(cash: float, units: float, price: float, reason: int, terms: Terms) -> tuple[float, Fill]:
     """Return the cash after a position is sold or covered, and the fill; a cover that cannot be paid is a ruin."""
-    fill_price = price * (1.0 - terms.slippage) if units > 0.0 else price * (1.0 + terms.slippage)
-    commission = abs(units) * fill_price * terms.commission
+    fill_price = slipped(price, -1.0 if units > 0.0 else 1.0, terms.slippage)
+    commission = commission_of(units, fill_price, terms.commission)
     if units < 0.0 and -units * fill_price + commission > cash * (1.0 + _ROUNDING):
-        return 0.0, Fill(-units, -cash / units, 0.0, RUIN)
-    return cash + units * fill_price - commission, Fill(-units, fill_price, commission, reason)
+        return 0.0, _liquidated(cash, units)
+    if units > 0.0:  # a sale costs no more than it brings
+        commission = min(commission, units * fill_price)
+    return cash + units * fill_price - commission, Fill(-units, fill_price, price, commission, reason)
 
 
 @njit(cache=True, error_model="numpy", inline="always")
 def _enter(cash: float, wanted: float, price: float, terms: Terms) -> tuple[float, Fill]:
-    """Return the cash after |wanted| · size of it has become a position, commission included, and the fill."""
+    """Return the cash after |wanted| · size of it has become a position, commission included, and the fill.
+
+    What is worth less than its own commission is not entered.
+    """
     side = 1.0 if wanted > 0.0 else -1.0
-    fill_price = price * (1.0 + side * terms.slippage)
-    units = side * abs(wanted) * terms.size * cash / (fill_price * (1.0 + terms.commission))
-    commission = abs(units) * fill_price * terms.commission
-    return cash - units * fill_price - commission, Fill(units, fill_price, commission, ENTRY)
+    fill_price = slipped(price, side, terms.slippage)
+    units = side * affordable(abs(wanted) * terms.size * cash, fill_price, terms.commission)
+    commission = commission_of(units, fill_price, terms.commission)
+    if units == 0.0 or commission > abs(units) * fill_price:
+        return cash, NOTHING
+    return cash - units * fill_price - commission, Fill(units, fill_price, price, commission, ENTRY)
 
 
 @njit(cache=True, error_model="numpy", nogil=True)
@@ -254,11 +326,11 @@ def run(prices: Prices, targets: Floats, capital: float, terms: Terms, curve: Cu
             wins += 1 if after > staked else 0
             gained += max(after - staked, 0.0)
             lost += min(after - staked, 0.0)
-            costs += _costs(left, terms)
+            costs += _costs(left)
             staked = after
         if entered.units != 0.0:
             entries += 1
-            costs += _costs(entered, terms)
+            costs += _costs(entered)
         if liquidated.units != 0.0:
             closed += 1
             lost -= staked
@@ -276,16 +348,29 @@ def _outlay(fill: Fill) -> float:
 
 
 @njit(cache=True, error_model="numpy", inline="always")
-def _costs(fill: Fill, terms: Terms) -> float:
+def _costs(fill: Fill) -> float:
     """Return commission and what slippage cost; a liquidation of all that is left costs neither."""
-    return 0.0 if fill.reason == RUIN else fill.commission + _slipped(fill, terms)
+    return fill.commission + abs(fill.units) * abs(fill.price - fill.reference)
 
 
-@njit(cache=True, error_model="numpy", inline="always")
-def _slipped(fill: Fill, terms: Terms) -> float:
-    """Return what slippage cost: the fill was reference · (1 ± slippage)."""
-    side = 1.0 if fill.units > 0.0 else -1.0
-    return abs(fill.units) * fill.price * terms.slippage / (1.0 + side * terms.slippage)
+@njit(cache=True, error_model="numpy", nogil=True)
+def record(prices: Prices, targets: Floats, capital: float, terms: Terms, found: Floats) -> None:
+    """Step through all bars and write every fill to `found` (n, 3, 5): by bar, in `step`'s order, a `Fill`'s fields.
+
+    Targets as in `run`; where nothing was filled, all are 0.
+    """
+    account, wanted = Account(capital, 0.0, 0.0, 0.0, 0.0), 0.0
+    for i in range(len(targets)):
+        bar = Bar(prices.open[i], prices.high[i], prices.low[i], prices.close[i])
+        account, left, entered, liquidated = step(account, bar, wanted, terms)
+        wanted = targets[i]
+        for place, fill in enumerate((left, entered, liquidated)):
+            found[i, place, 0], found[i, place, 1], found[i, place, 2] = (
+                fill.units,
+                fill.price,
+                fill.reference,
+            )
+            found[i, place, 3], found[i, place, 4] = fill.commission, fill.reason
 
 
 def simulate(bars: Bars, targets: Floats, request: SimulationRequest) -> Curve:

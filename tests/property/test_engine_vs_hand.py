@@ -15,6 +15,11 @@ from gpt_trader.strategies.base import Strategy
 from tests.bars_factory import STOCK
 from tests.reference_simulation import by_hand
 
+COMMISSIONS = (
+    {"per_unit": 0.005, "minimum": 1.0, "maximum": 0.01},
+    {"rate": 0.001, "per_order": 2.5},
+    {"rate": 0.0005, "per_unit": 0.01, "per_order": 0.1, "minimum": 5.03},
+)
 LEVELS = (-1.0, -0.5, 0.0, 0.5, 1.0)
 
 
@@ -61,8 +66,8 @@ def requests() -> st.SearchStrategy[BacktestRequest]:
         symbol=st.just("TEST"),
         direction=st.sampled_from(["long", "short", "both", "both"]),
         capital=st.sampled_from([100.0, 10_000.0, 1e9]),
-        commission=st.sampled_from([0.0, 0.001, 0.02]),
-        slippage=st.sampled_from([0.0, 0.0005, 0.01]),
+        commission=st.sampled_from([0.0, 0.001, 0.02, *COMMISSIONS]),
+        slippage=st.sampled_from([0.0, 0.0005, 0.01, {"rate": 0.001, "per_unit": 0.005}]),
         size=st.sampled_from([1.0, 1.0, 0.3, 0.05]),
         stop_loss=st.none() | st.sampled_from([0.005, 0.05, 0.5]),
         take_profit=st.none() | st.sampled_from([0.005, 0.05, 0.5, 3.0]),
