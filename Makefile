@@ -8,7 +8,7 @@ setup: .venv/requirements-dev.lock
 	@scripts/setup requirements-dev.lock
 
 test: setup ## the default suite
-	$(bin)/python -P -m pytest -m "not slow"
+	$(bin)/python -P -m pytest -m "not slow" -n 3 --dist loadfile
 
 test-all: setup ## with the long campaigns
 	$(bin)/python -P -m pytest

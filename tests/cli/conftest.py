@@ -38,6 +38,7 @@ def own_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for name in list(os.environ):
         if name.startswith("GPT_TRADER_"):
             monkeypatch.delenv(name)
+    monkeypatch.delenv("COLUMNS", raising=False)  # the width of whoever runs the tests
     folder = tmp_path / "home"
     monkeypatch.setenv("GPT_TRADER_HOME", str(folder))
     monkeypatch.setenv("NO_COLOR", "1")
@@ -84,8 +85,7 @@ def _words(args: tuple[object, ...]) -> list[str]:
 
 
 def environment(**extra: str) -> dict[str, str]:
-    ours = {name: value for name, value in os.environ.items() if name != "COLUMNS"}
-    return {**ours, "PYTHONPATH": str(ROOT), **extra}
+    return {**os.environ, "PYTHONPATH": str(ROOT), **extra}
 
 
 @pytest.fixture
