@@ -8,14 +8,18 @@ from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontext
 from importlib.metadata import version
 from typing import Final
 
-from fastapi import FastAPI
+from fastapi import Depends, FastAPI
 from sqlalchemy import Engine
 from starlette.middleware import Middleware
+from starlette.middleware.cors import CORSMiddleware
 
 import gpt_trader
 from api import docs, errors
 from api.context import Context
+from api.dependencies import limited
 from api.launcher import Launcher
+from api.limits import limits_of
+from api.metrics import Metrics
 from api.middleware import BodyLimit, RequestFrame, TrustedSource
 from api.prefect_server import PrefectServer
 from api.principals import LocalKey, ensure_key
@@ -59,6 +63,7 @@ def create_app(
         prefect_url: Prefect's API, where `settings.prefect_api_url` does not say; default: the settings' port.
         prefect_auth: Prefect's `user:password`, where it wants one.
     """
+    metrics = Metrics()
     url = settings.prefect_api_url or prefect_url or f"http://127.0.0.1:{settings.prefect_port}/api"
     app = FastAPI(
         title="gpt-trader",
@@ -68,11 +73,18 @@ def create_app(
         docs_url=None,
         redoc_url=None,
         redirect_slashes=False,
-        lifespan=_lifespan(settings, home, url, prefect_auth),
+        dependencies=[Depends(limited)],
+        lifespan=_lifespan(settings, home, url, prefect_auth, metrics),
         # Outermost first.
         middleware=[
-            Middleware(RequestFrame),
-            Middleware(TrustedSource, bound=settings.api_host),
+            Middleware(RequestFrame, metrics=metrics),
+            Middleware(
+                TrustedSource,
+                bound=settings.api_host,
+                names=settings.public_hosts,
+                origins=settings.cors_origins,
+            ),
+            *_cors(settings),
             Middleware(BodyLimit),
         ],
     )
@@ -96,8 +108,23 @@ def create_app(
     return app
 
 
+def _cors(settings: Settings) -> list[Middleware]:
+    """Return what answers web pages of other origins: nothing, unless the settings name some."""
+    if not settings.cors_origins:
+        return []
+    return [
+        Middleware(
+            CORSMiddleware,
+            allow_origins=settings.cors_origins,
+            allow_methods=["GET", "POST", "PUT", "PATCH", "DELETE"],
+            allow_headers=["Authorization", "Content-Type", "Idempotency-Key", "Last-Event-ID", "X-API-Key"],
+            expose_headers=["ETag", "Location", "RateLimit-Limit", "RateLimit-Remaining", "RateLimit-Reset"],
+        )
+    ]
+
+
 def _lifespan(
-    settings: Settings, home: Home, prefect_url: str, prefect_auth: str | None
+    settings: Settings, home: Home, prefect_url: str, prefect_auth: str | None, metrics: Metrics
 ) -> Callable[[FastAPI], AbstractAsyncContextManager[None]]:
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -117,6 +144,8 @@ def _lifespan(
                 libraries={name: version(name) for name in _LIBRARIES},
                 authenticators=(local_key,),
                 local_key=local_key,
+                limits=limits_of(settings),
+                metrics=metrics,
                 database=engine,
                 runs=RunStore(engine, home),
                 reader=reader,

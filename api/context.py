@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from sqlalchemy import Engine
 
 from api.launcher import Launcher
+from api.limits import Limits
+from api.metrics import Metrics
 from api.prefect_server import PrefectServer
 from api.principals import Authenticator, LocalKey
 from api.run_states import RunStates
@@ -28,6 +30,8 @@ class Context:
     libraries: dict[str, str]
     authenticators: tuple[Authenticator, ...]
     local_key: LocalKey
+    limits: Limits
+    metrics: Metrics
     database: Engine
     runs: RunStore
     reader: AsyncEventReader

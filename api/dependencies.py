@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from typing import Annotated
 from uuid import UUID
 
@@ -11,7 +12,8 @@ from fastapi.security import APIKeyHeader, HTTPAuthorizationCredentials, HTTPBea
 from pydantic import AfterValidator
 
 from api.context import Context
-from api.errors import Unauthenticated
+from api.errors import TooManyRequests, Unauthenticated
+from api.limits import route_of
 from api.principals import Principal, Scope, identify
 from gpt_trader.instruments import valid_symbol
 
@@ -30,19 +32,52 @@ async def engine_context(request: Request) -> Context:
 Parts = Annotated[Context, Depends(engine_context)]
 
 
+@dataclass(frozen=True)
+class Caller:
+    """Who asks: whether there was a credential at all, and who holds it (None: nobody)."""
+
+    credential: bool
+    principal: Principal | None
+
+
+async def caller(request: Request, context: Parts) -> Caller:
+    """Return who asks; FastAPI asks once a request, however many depend on it.
+
+    Open routes depend on it too (everybody is counted), so the OpenAPI document must not say that they want a key.
+    """
+    scheme, _, token = request.headers.get("authorization", "").partition(" ")
+    credential = token.strip() if scheme.lower() == "bearer" else request.headers.get("x-api-key")
+    found = await identify(context.authenticators, credential) if credential else None
+    return Caller(bool(credential), found)
+
+
+Asking = Annotated[Caller, Depends(caller)]
+
+
+async def limited(request: Request, context: Parts, asking: Asking) -> None:
+    """Count the request; raise TooManyRequests where there were too many. Every route depends on it (`api.app`)."""
+    address = request.client.host if request.client else "nowhere"
+    who = asking.principal.id if asking.principal else f"address:{address}"
+    standing = await context.limits.hit(who, route_of(request.scope))
+    request.scope["state"]["headers"] = standing.headers()
+    if not standing.allowed:
+        raise TooManyRequests(
+            f"{standing.limit} requests in this window have been answered; go on in {standing.reset_seconds} s"
+        )
+
+
 async def authenticated(
-    context: Parts,
-    bearer: Annotated[HTTPAuthorizationCredentials | None, Security(_bearer)],
-    api_key: Annotated[str | None, Security(_api_key)],
+    asking: Asking,
+    _in_bearer: Annotated[HTTPAuthorizationCredentials | None, Security(_bearer)] = None,
+    _in_api_key: Annotated[str | None, Security(_api_key)] = None,
 ) -> Principal:
     """Return who holds the request's credential; raise Unauthenticated where nobody does."""
-    credential = bearer.credentials if bearer else api_key
-    if not credential:
+    if not asking.credential:
         raise Unauthenticated(
             "no credential: send `Authorization: Bearer KEY` or `X-API-Key: KEY`; "
             "the local key is the file `key` in GPT_TRADER_HOME"
         )
-    found = await identify(context.authenticators, credential)
+    found = asking.principal
     if found is None:
         raise Unauthenticated(
             "nobody knows this key; the local key is the file `key` in this engine's GPT_TRADER_HOME"
@@ -63,8 +98,9 @@ def holder_of(scope: Scope) -> Callable[[Principal], Awaitable[Principal]]:
 async def report_reader(
     context: Parts,
     run_id: UUID,
-    bearer: Annotated[HTTPAuthorizationCredentials | None, Security(_bearer)],
-    api_key: Annotated[str | None, Security(_api_key)],
+    asking: Asking,
+    _in_bearer: Annotated[HTTPAuthorizationCredentials | None, Security(_bearer)],
+    _in_api_key: Annotated[str | None, Security(_api_key)],
     ticket: Annotated[
         str | None,
         Query(
@@ -74,9 +110,9 @@ async def report_reader(
 ) -> Principal:
     """Return who may read the report: the holder of a link's ticket, or of a credential with the scope `read`."""
     if ticket is None:
-        caller = await authenticated(context, bearer, api_key)
-        caller.must("read")
-        return caller
+        reader = await authenticated(asking)
+        reader.must("read")
+        return reader
     holder = context.local_key.opens_report(str(run_id), ticket)
     if holder is None:
         raise Unauthenticated(

@@ -39,6 +39,14 @@ class Unauthenticated(Denied):
     http_status: ClassVar[int] = 401
 
 
+class TooManyRequests(Denied):
+    """The principal's, or the address's, limit for the route is used up (`Retry-After` says until when)."""
+
+    type: ClassVar[str] = "too-many-requests"
+    title: ClassVar[str] = "Too many requests"
+    http_status: ClassVar[int] = 429
+
+
 class MalformedBody(Refused):
     """The body is not JSON at all."""
 
@@ -172,7 +180,7 @@ def install(app: FastAPI) -> None:
 
 def declared(*statuses: int) -> dict[int | str, dict[str, Any]]:
     """Return OpenAPI's `responses` for these statuses, each the problem document."""
-    return {status: _declaration(status) for status in statuses}
+    return {status: _declaration(status) for status in sorted({*statuses, 429})}  # every route has a limit
 
 
 _MEANING: Final[dict[int, str]] = {

@@ -17,6 +17,7 @@ import uvicorn
 
 from api import logs
 from api.app import create_app
+from api.patience import PatientHttp
 from gpt_trader.errors import GptTraderError, Problem, Refused
 from gpt_trader.settings import Home, Settings, home, load_settings
 from storage import database
@@ -80,7 +81,7 @@ def server_for(settings: Settings, where: Home, *, prefect_url: str, prefect_aut
         uvicorn.Config(
             app,
             loop="uvloop",
-            http="httptools",
+            http=PatientHttp,
             ws="websockets-sansio",
             ws_max_size=64 * 1024,
             ws_per_message_deflate=False,
@@ -89,6 +90,11 @@ def server_for(settings: Settings, where: Home, *, prefect_url: str, prefect_aut
             log_config=None,
             lifespan="on",
             server_header=False,
+            # An address that anybody may claim would be no limit's key.
+            proxy_headers=bool(settings.trusted_proxies),
+            forwarded_allow_ips=list(settings.trusted_proxies),
+            ssl_certfile=settings.tls_certificate,
+            ssl_keyfile=settings.tls_key,
             timeout_graceful_shutdown=GRACE_SECONDS,
         )
     )

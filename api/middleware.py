@@ -8,7 +8,9 @@ from __future__ import annotations
 import ipaddress
 import re
 import socket
+import time
 import uuid
+from collections.abc import Sequence
 from typing import Final
 
 import structlog
@@ -17,6 +19,8 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api.errors import problem_response
+from api.limits import route_of
+from api.metrics import Metrics
 
 BODY_LIMIT: Final = 1024 * 1024
 
@@ -38,8 +42,9 @@ class RequestFrame:
     A response that sets one of the headers itself keeps its own value (a report needs its own policy).
     """
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
         self.app = app
+        self._metrics = metrics
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
@@ -49,13 +54,15 @@ class RequestFrame:
         given = Headers(scope=scope).get("x-request-id", "")
         request_id = given if _REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
         scope.setdefault("state", {})["request_id"] = request_id
-        started = False
+        started, status, begun = False, 0, time.perf_counter()
 
         async def framed(message: Message) -> None:
-            nonlocal started
+            nonlocal started, status
             if message["type"] == "http.response.start":
-                started = True
+                started, status = True, message["status"]
                 headers = MutableHeaders(scope=message)
+                for name, value in scope["state"].get("headers", {}).items():
+                    headers[name] = value
                 for name, value in _SECURITY_HEADERS:
                     headers.setdefault(name, value)
                 headers["X-Request-ID"] = request_id
@@ -75,18 +82,38 @@ class RequestFrame:
                 f"an unexpected {type(error).__name__}; the API's log has it under this request id",
             )
             await response(scope, receive, framed)
+        finally:
+            self._tell(scope, status, time.perf_counter() - begun)
+
+    def _tell(self, scope: Scope, status: int, seconds: float) -> None:
+        """Count and log one request that was answered (status 0: its client went away before)."""
+        route = route_of(scope)
+        self._metrics.answered(route, status, seconds)
+        run_id = scope.get("path_params", {}).get("run_id")
+        _log.info(
+            "request",
+            route=route,
+            status=status,
+            ms=round(seconds * 1e3, 2),
+            request_id=scope["state"]["request_id"],
+            **({"run_id": str(run_id)} if run_id else {}),
+        )
 
 
 class TrustedSource:
-    """Refuses a foreign `Host` (DNS rebinding, 421) and a foreign `Origin` (403: there is no CORS).
+    """Refuses a foreign `Host` (DNS rebinding, 421) and a foreign `Origin` (403).
 
-    Allowed hosts: loopback names, the bound address and, when bound beyond loopback, any address literal
-    and this machine's own name: rebinding needs a DNS name that the attacker owns.
+    Allowed hosts: loopback names, the bound address, the names that the settings give (a reverse proxy's) and, when
+    bound beyond loopback, any address literal and this machine's own name: rebinding needs a DNS name that the attacker
+    owns. Allowed origins: our own, and those that the settings name.
     """
 
-    def __init__(self, app: ASGIApp, bound: str) -> None:
+    def __init__(
+        self, app: ASGIApp, bound: str, names: Sequence[str] = (), origins: Sequence[str] = ()
+    ) -> None:
         self.app = app
-        self._names = {"localhost", "127.0.0.1", "::1", bound.lower()}
+        self._names = {"localhost", "127.0.0.1", "::1", bound.lower(), *(name.lower() for name in names)}
+        self._origins = frozenset(origins)
         self._any_literal = not _is_loopback(bound)
         if self._any_literal:
             self._names |= {socket.gethostname().lower(), socket.getfqdn().lower()}
@@ -109,7 +136,7 @@ class TrustedSource:
                 "This engine is not that host",
                 f"the Host header says {shown!r}; use the engine's own address, e.g. http://127.0.0.1",
             )
-        elif origin is not None and origin.partition("://")[2] != host:
+        elif origin is not None and origin.partition("://")[2] != host and origin not in self._origins:
             refusal = problem_response(
                 request_id,
                 403,

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Annotated, Any, Final, Literal
 from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, field_validator
 
 from gpt_trader.adapters.names import source_name
 from gpt_trader.quality import Policy
@@ -108,6 +109,15 @@ def home() -> Home:
     return Home(Path(chosen).expanduser().absolute() if chosen else Path.home() / ".gpt-trader")
 
 
+def _rate(value: str) -> str:
+    if not re.fullmatch(r"[1-9][0-9]{0,8} ?/ ?(second|minute|hour|day)s?", value):
+        raise ValueError("is no rate: give a number and a time, e.g. 100/minute")
+    return value
+
+
+RateLimit = Annotated[str, AfterValidator(_rate)]
+
+
 class Settings(BaseModel):
     """Every setting with its default. Unknown names are refused, with the nearest known one."""
 
@@ -154,6 +164,31 @@ class Settings(BaseModel):
     cache_limit_mb: float = Field(
         default=2048, ge=1, description="Size of the cache of matrices; what was used longest ago goes first."
     )
+    rate_limit: RateLimit = Field(
+        default="100/minute", description="Requests of one principal (user, key, or address without one)."
+    )
+    rate_limit_local: RateLimit = Field(
+        default="6000/minute", description="The same for this machine's own user (the local key)."
+    )
+    rate_limits: dict[str, RateLimit] = Field(
+        default_factory=dict,
+        description='Limits of single routes, as {"GET /api/v1/market/bars/{symbol}": "600/minute"}.',
+    )
+    rate_limit_storage: SecretStr | None = Field(
+        default=None,
+        description="redis://host:port/0, which several APIs behind one address share; default: memory.",
+    )
+    cors_origins: tuple[str, ...] = Field(
+        default=(), description="Origins of web pages that may call the API, as https://desk.example."
+    )
+    public_hosts: tuple[str, ...] = Field(
+        default=(), description="Names by which a reverse proxy in front is called, as trader.example."
+    )
+    trusted_proxies: tuple[str, ...] = Field(
+        default=(), description="Addresses of reverse proxies whose X-Forwarded-For is believed."
+    )
+    tls_certificate: Path | None = Field(default=None, description="PEM file; with it the API speaks TLS.")
+    tls_key: Path | None = Field(default=None, description="PEM file of the certificate's key.")
     open_report: bool = Field(default=False, description="Open the report in a browser after a backtest.")
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         default="info", description="Least severe line that the parts log."
@@ -175,7 +210,15 @@ class Settings(BaseModel):
                 )
         return value
 
-    @field_validator("source_urls", "quality", mode="before")
+    @field_validator("cors_origins", "public_hosts", "trusted_proxies", mode="before")
+    @classmethod
+    def _listed(cls, value: Any) -> Any:  # noqa: ANN401 - whatever was given
+        """Read the commas that an environment variable separates by."""
+        if not isinstance(value, str):
+            return value
+        return tuple(part.strip() for part in value.split(",") if part.strip())
+
+    @field_validator("source_urls", "quality", "rate_limits", mode="before")
     @classmethod
     def _from_the_environment(cls, value: Any) -> Any:  # noqa: ANN401 - whatever was given
         """Read the JSON that an environment variable holds."""

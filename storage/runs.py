@@ -251,6 +251,13 @@ class RunStore:
         items = tuple(_run(row) for row in rows[:limit])
         return RunPage(items, _cursor_of(items[-1]) if len(rows) > limit and items else None)
 
+    def counts(self) -> dict[tuple[str, bool], int]:
+        """Return how many runs there are by slice and whether they are finished."""
+        finished = RUNS.c.finished_at.is_not(None)
+        query = select(RUNS.c.slice, finished, func.count()).group_by(RUNS.c.slice, finished)
+        with self._engine.connect() as connection:
+            return {(of_slice, ended): count for of_slice, ended, count in connection.execute(query)}
+
     def pinned_snapshots(self) -> set[str]:
         """Return every snapshot that a kept run's result was made from.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Literal
 
 from fastapi import APIRouter, Response
@@ -10,6 +11,7 @@ from pydantic import BaseModel
 from api import health
 from api.dependencies import Parts, Reader
 from api.errors import declared
+from api.metrics import MEDIA_TYPE
 
 router = APIRouter(prefix="/api/v1/system", tags=["system"])
 
@@ -69,3 +71,16 @@ async def info(context: Parts, caller: Reader) -> Info:
         uptime_seconds=round(context.uptime(), 3),
         owner=caller.id,
     )
+
+
+@router.get(
+    "/metrics",
+    summary="Counters for Prometheus",
+    response_class=Response,
+    responses={200: {"content": {"text/plain": {"schema": {"type": "string"}}}}, **declared(401, 403, 500)},
+)
+async def metrics(context: Parts, _: Reader) -> Response:
+    """Return requests by route, and the parts and runs as they are now, in Prometheus's text format."""
+    parts, runs = await asyncio.gather(health.check(context), asyncio.to_thread(context.runs.counts))
+    engine = {name: part.state == "ready" for name, part in parts.items()}
+    return Response(context.metrics.exposed(engine, runs), media_type=MEDIA_TYPE)

@@ -151,7 +151,7 @@ def api_settings(postgres: Cluster) -> Settings:
                 *map(sql.Identifier, (name, databases.APP_DATABASE, ROLE))
             )
         )
-    return Settings(database_url=SecretStr(postgres.url(name)), api_port=0)
+    return Settings(database_url=SecretStr(postgres.url(name)), api_port=0, rate_limit="1000000/minute")
 
 
 @pytest.fixture(scope="session")

@@ -1,0 +1,69 @@
+"""What Prometheus reads: requests by route template, and the state of the engine's parts at the time of asking."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    ProcessCollector,
+    generate_latest,
+)
+from prometheus_client.exposition import CONTENT_TYPE_PLAIN_1_0_0
+
+MEDIA_TYPE: Final = CONTENT_TYPE_PLAIN_1_0_0
+
+_BUCKETS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0)
+
+
+class Metrics:
+    """The counters of one API process, in a registry of their own."""
+
+    def __init__(self) -> None:
+        self._registry = CollectorRegistry()
+        ProcessCollector(registry=self._registry)
+        self._requests = Counter(
+            "gpt_trader_http_requests",
+            "Requests that were answered.",
+            ("route", "status"),
+            registry=self._registry,
+        )
+        self._seconds = Histogram(
+            "gpt_trader_http_request_seconds",
+            "Seconds from a request's head to the end of its answer (a stream's is its whole life).",
+            ("route",),
+            buckets=_BUCKETS,
+            registry=self._registry,
+        )
+        self._parts = Gauge(
+            "gpt_trader_part_up", "Whether a part of the engine is ready.", ("part",), registry=self._registry
+        )
+        self._runs = Gauge(
+            "gpt_trader_runs",
+            "Runs that are kept, by slice, finished or not.",
+            ("slice", "finished"),
+            registry=self._registry,
+        )
+
+    def answered(self, route: str, status: int, seconds: float) -> None:
+        """Count one answered request; `route` is `METHOD /template`, never a path with ids in it."""
+        self._requests.labels(route, str(status)).inc()
+        self._seconds.labels(route).observe(seconds)
+
+    def exposed(self, engine: Mapping[str, bool], runs: Mapping[tuple[str, bool], int]) -> bytes:
+        """Return everything in Prometheus's text format.
+
+        Args:
+            engine: Whether each part is ready, by name.
+            runs: How many runs there are by slice and whether they are finished.
+        """
+        for part, ready in engine.items():
+            self._parts.labels(part).set(ready)
+        self._runs.clear()
+        for (of_slice, finished), count in runs.items():
+            self._runs.labels(of_slice, str(finished).lower()).set(count)
+        return generate_latest(self._registry)

@@ -1,0 +1,97 @@
+"""How long a client may take to ask, and how large a request's head may be. Uvicorn waits and collects without end."""
+
+from __future__ import annotations
+
+from asyncio import Transport
+from asyncio.events import TimerHandle
+from typing import Final
+
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+#: Seconds from the connection (or the first byte of a further request) to the end of the request's head.
+HEAD_SECONDS: Final = 10.0
+
+#: Seconds from there to the end of its body.
+BODY_SECONDS: Final = 30.0
+
+#: Bytes that the target and all headers together may have.
+HEAD_BYTES: Final = 32 * 1024
+
+_TOO_SLOW: Final = (408, "Request Timeout", "the request did not arrive in time")
+_TOO_LARGE: Final = (
+    431,
+    "Request Header Fields Too Large",
+    f"a request's head may have {HEAD_BYTES:,} bytes",
+)
+
+
+class PatientHttp(HttpToolsProtocol):
+    """Uvicorn's protocol with bounds: a request that drips in is ended with 408, a huge head with 431."""
+
+    _patience: TimerHandle | None = None
+    _head_bytes = 0
+
+    def connection_made(self, transport: Transport) -> None:  # type: ignore[override] # as uvicorn's own
+        """Start to wait for the first request."""
+        super().connection_made(transport)
+        self._wait(HEAD_SECONDS)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Wait no longer."""
+        self._arrived()
+        super().connection_lost(exc)
+
+    def on_message_begin(self) -> None:
+        """Start to wait for the head, unless the connection's first request is being waited for."""
+        super().on_message_begin()
+        self._head_bytes = 0
+        if self._patience is None:
+            self._wait(HEAD_SECONDS)
+
+    def on_url(self, url: bytes) -> None:
+        """Count the target's bytes."""
+        super().on_url(url)
+        self._count(len(url))
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Count a header's bytes."""
+        super().on_header(name, value)
+        self._count(len(name) + len(value))
+
+    def on_headers_complete(self) -> None:
+        """Wait for the body from here on."""
+        self._arrived()
+        self._wait(BODY_SECONDS)
+        if not self.transport.is_closing():
+            super().on_headers_complete()
+
+    def on_message_complete(self) -> None:
+        """Wait no longer: everything is here."""
+        self._arrived()
+        super().on_message_complete()
+
+    def handle_websocket_upgrade(self) -> None:
+        """Wait no longer: the WebSocket has bounds of its own."""
+        self._arrived()
+        super().handle_websocket_upgrade()
+
+    def _wait(self, seconds: float) -> None:
+        self._patience = self.loop.call_later(seconds, self._end, *_TOO_SLOW)
+
+    def _arrived(self) -> None:
+        if self._patience is not None:
+            self._patience.cancel()
+            self._patience = None
+
+    def _count(self, size: int) -> None:
+        self._head_bytes += size
+        if self._head_bytes > HEAD_BYTES and not self.transport.is_closing():
+            self._end(*_TOO_LARGE)
+
+    def _end(self, status: int, phrase: str, detail: str) -> None:
+        """Answer by hand, as nothing behind this protocol knows of the request, and close."""
+        body = detail.encode()
+        head = f"HTTP/1.1 {status} {phrase}\r\ncontent-type: text/plain; charset=utf-8\r\n"
+        head += f"content-length: {len(body)}\r\nconnection: close\r\n\r\n"
+        self.transport.write(head.encode() + body)
+        self.transport.close()
