@@ -18,7 +18,15 @@ from gpt_trader.credentials import credential, required
 from gpt_trader.errors import NotFound, Problem, Refused, UnknownName
 from gpt_trader.instruments import Instrument
 from gpt_trader.optimization.space import search_space
-from gpt_trader.requests import BacktestRequest, DataRequest, OptimizeRequest, Request, SimulationRequest
+from gpt_trader.portfolio.request import PortfolioRequest
+from gpt_trader.requests import (
+    BacktestRequest,
+    DataRequest,
+    OptimizeRequest,
+    Request,
+    SimulationRequest,
+    TradingRequest,
+)
 from gpt_trader.settings import Home, Settings
 from gpt_trader.slices import Slice
 from gpt_trader.strategies.registry import build, strategy_type
@@ -40,7 +48,12 @@ def admitted(
     request = validated(row.request_type(), body)
     if isinstance(request, SimulationRequest):
         _check_strategy(request, home)
-        _check_symbol(request, lake, request.source or settings.default_source)
+        _check_symbol(request.symbol, request, lake, request.source or settings.default_source)
+    if isinstance(request, PortfolioRequest):
+        if request.strategy is not None:
+            _check_strategy(request.backtest(request.symbols[0]), home)
+        for symbol in request.symbols:
+            _check_symbol(symbol, request, lake, request.source or settings.default_source)
     if isinstance(request, DataRequest):
         _check_ingest(request, caller, request.source or settings.default_source, home)
     return request
@@ -61,16 +74,16 @@ def _check_strategy(request: SimulationRequest, home: Home) -> None:
         )
 
 
-def _check_symbol(request: SimulationRequest, lake: Lake, name: str) -> None:
+def _check_symbol(symbol: str, request: TradingRequest, lake: Lake, name: str) -> None:
     """Find the series in the lake's snapshot or, where the newest is meant, in the source's list."""
     entries = lake.manifest(request.snapshot).entries
-    if (request.symbol, request.timeframe) in entries:
+    if (symbol, request.timeframe) in entries:
         return
     if request.snapshot is not None:
-        lake.entry(request.symbol, request.timeframe, snapshot=request.snapshot)
+        lake.entry(symbol, request.timeframe, snapshot=request.snapshot)
     listed = _listed(name)
-    if listed is not None and request.symbol not in listed:
-        raise unknown_symbol(request.symbol, name, listed | {symbol for symbol, _ in entries})
+    if listed is not None and symbol not in listed:
+        raise unknown_symbol(symbol, name, listed | {symbol for symbol, _ in entries})
 
 
 def _check_ingest(request: DataRequest, caller: Principal, name: str, home: Home) -> None:

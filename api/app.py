@@ -24,16 +24,21 @@ from api.middleware import BodyLimit, RequestFrame, TrustedSource
 from api.prefect_server import PrefectServer
 from api.principals import LocalKey, ensure_key
 from api.routes import (
+    compare,
     instruments,
     market,
     market_cache,
     market_query,
     market_versions,
     quality,
+    run_steps,
     runs,
+    schedules,
     slices,
     strategies,
+    strategy_check,
     system,
+    walk_forward,
     workflows,
 )
 from api.run_states import RunStates, listen
@@ -93,8 +98,13 @@ def create_app(
         system.router,
         slices.router(),
         runs.router,
+        run_steps.router,
+        schedules.router,
         workflows.router,
+        compare.router,  # before what would take its name for a strategy's
         strategies.router,
+        strategy_check.router(),
+        walk_forward.router,
         market.router,
         market_query.router(),
         market_cache.router(),

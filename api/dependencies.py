@@ -124,6 +124,7 @@ async def report_reader(
 Reader = Annotated[Principal, Depends(holder_of("read"))]
 ReportReader = Annotated[Principal, Depends(report_reader)]
 Researcher = Annotated[Principal, Depends(holder_of("research"))]
+Trader = Annotated[Principal, Depends(holder_of("trade"))]
 Administrator = Annotated[Principal, Depends(holder_of("admin"))]
 
 IdempotencyKey = Annotated[

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import binascii
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Final
@@ -117,6 +117,37 @@ class Launcher:
             reason = verdict.details.get("reason", verdict.status)
             raise Conflict(f"run {run_id} cannot be cancelled now: {reason}")
         return now
+
+    async def approve(self, run_id: UUID, caller: Principal, given: Mapping[str, Any] | None) -> FlowRun:
+        """Let a run that waits for an approval go on, with the input it asked for; return it in its new state.
+
+        Raises:
+            Conflict: the run does not wait, or does not take this input.
+        """
+        await self._waiting(run_id, caller)
+        verdict = await self.prefect.resume(run_id, given)
+        if verdict.status != "ACCEPT":
+            reason = verdict.details.get("reason", verdict.status)
+            raise Conflict(f"run {run_id} cannot go on: {reason}")
+        return await self.run(run_id, caller)
+
+    async def reject(self, run_id: UUID, caller: Principal) -> FlowRun:
+        """End a run that waits for an approval; return it in its new state. Errors as `approve`."""
+        await self._waiting(run_id, caller)
+        message = f"rejected by {caller.id}"
+        verdict = await self.prefect.propose_state(
+            run_id, {"type": "CANCELLED", "name": "Rejected", "message": message}
+        )
+        if verdict.status != "ACCEPT":
+            reason = verdict.details.get("reason", verdict.status)
+            raise Conflict(f"run {run_id} cannot be rejected: {reason}")
+        return await self.run(run_id, caller)
+
+    async def _waiting(self, run_id: UUID, caller: Principal) -> None:
+        run = await self.run(run_id, caller)
+        state = run.state.type if run.state else "SCHEDULED"
+        if state != "PAUSED":
+            raise Conflict(f"run {run_id} does not wait for an approval: it is {state}")
 
     async def states(self, run_id: UUID) -> list[RunState]:
         """Return all states of a run, oldest first."""

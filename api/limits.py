@@ -5,7 +5,8 @@ decorators would have to stand on every route by hand, and its Redis calls block
 route of the OpenAPI document.
 
 Who is counted: the principal of a credential that somebody holds, else the address (a wrong key is counted by address,
-so that guessing keys is limited too). Routes without a limit of their own share the default one.
+so that guessing keys is limited too). Routes without a limit of their own share the default one. This machine's own
+user has one limit for everything, but for routes that the settings name.
 """
 
 from __future__ import annotations
@@ -70,7 +71,8 @@ class Limits:
         self, default: str, local: str, routes: Mapping[str, str], storage_uri: str = "memory://"
     ) -> None:
         self._default, self._local = parse(default), parse(local)
-        self._routes = {name: parse(limit) for name, limit in {**ROUTES, **routes}.items()}
+        self._given = {name: parse(limit) for name, limit in routes.items()}
+        self._routes = {name: parse(limit) for name, limit in ROUTES.items()} | self._given
         self._own = Limiter(key_func=get_remote_address, strategy="moving-window")
         self._shared = None if storage_uri == "memory://" else self._connected(storage_uri)
         self._resting_until = 0.0
@@ -95,7 +97,7 @@ class Limits:
 
     def _counted(self, who: str, route: str) -> tuple[RateLimitItem, str, str]:
         """Return the limit and the names of its counter."""
-        own = self._routes.get(route)
+        own = (self._given if who == LOCAL else self._routes).get(route)
         if own is not None:
             return own, who, route
         return (self._local if who == LOCAL else self._default), who, "default"

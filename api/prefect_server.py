@@ -60,10 +60,13 @@ class FlowRun(_Reply):
 
 
 class Schedule(_Reply):
-    """One schedule of a deployment: Prefect's own description of it, and whether it is active."""
+    """One schedule of a deployment: Prefect's own description of when, with what, and whether it is active."""
 
+    id: UUID
+    slug: str | None = None
     active: bool
     schedule: dict[str, Any]
+    parameters: dict[str, Any] = {}
 
 
 class Deployment(_Reply):
@@ -153,6 +156,25 @@ class PrefectServer:
         """Propose a state; Prefect's rules decide what becomes of it."""
         reply = await self._post(f"/flow_runs/{run_id}/set_state", {"state": state, "force": False})
         return Orchestration.model_validate_json(reply)
+
+    async def resume(self, run_id: UUID, given: Mapping[str, Any] | None) -> Orchestration:
+        """Let a paused run go on, with the input that it waits for, if any."""
+        return Orchestration.model_validate_json(
+            await self._post(f"/flow_runs/{run_id}/resume", {"run_input": given})
+        )
+
+    async def create_schedule(self, deployment: UUID, body: Mapping[str, Any]) -> None:
+        """Give a deployment one more schedule; raise Conflict where Prefect cannot read it."""
+        await self._send("POST", f"/deployments/{deployment}/schedules", content=orjson.dumps([body]))
+
+    async def update_schedule(self, deployment: UUID, schedule: UUID, changes: Mapping[str, Any]) -> None:
+        """Change the given fields of a schedule; what it has scheduled is scheduled anew."""
+        path = f"/deployments/{deployment}/schedules/{schedule}"
+        await self._send("PATCH", path, content=orjson.dumps(changes))
+
+    async def delete_schedule(self, deployment: UUID, schedule: UUID) -> None:
+        """Remove a schedule and what it has scheduled."""
+        await self._send("DELETE", f"/deployments/{deployment}/schedules/{schedule}")
 
     async def logs(self, run_id: UUID, limit: int, offset: int) -> list[LogLine]:
         """Return what a run logged, oldest first."""

@@ -67,10 +67,9 @@ def require_data(lake: Lake, kept: Run) -> None:
             "the same bars make the same snapshot)"
         )
     symbol = kept.request.get("symbol")
-    if symbol is None:
-        return
     try:
-        lake.bars(symbol, kept.request["timeframe"], snapshot=kept.snapshot_id)
+        for each in kept.request.get("symbols") or ([] if symbol is None else [symbol]):
+            lake.bars(each, kept.request["timeframe"], snapshot=kept.snapshot_id)
     except CorruptLake as damage:
         raise CorruptLake(
             f"run {kept.run_id} cannot be reproduced now: {damage.detail}. That brings snapshot {kept.snapshot_id} "

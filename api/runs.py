@@ -22,7 +22,7 @@ from api.reproduction import ReproductionView, comparison, require_data
 from gpt_trader.errors import Conflict, NotFound
 from gpt_trader.reproduction import reads_snapshot, tag_of
 from gpt_trader.requests import Request
-from gpt_trader.runs import owner_of
+from gpt_trader.runs import FINAL_STATES, RETRY_TAG, owner_of
 from gpt_trader.slices import SLICES, Slice
 from storage.runs import Run, RunStore
 
@@ -92,6 +92,26 @@ async def reproduce(context: Context, run_id: UUID, caller: Principal, key: str 
     await asyncio.to_thread(require_data, context.lake, kept)
     body = {**kept.request, "snapshot": kept.snapshot_id}
     return await submit(context, row, body, caller, key, tags=(tag_of(run_id),))
+
+
+async def retry(context: Context, run_id: UUID, caller: Principal, key: str | None) -> RunAccepted:
+    """Start a new run with the request of one that failed, crashed or was cancelled.
+
+    A run's record is immutable, so this is a run of its own; what the earlier one kept (an optimization's finished
+    trials, bars that were ingested) is not done again.
+
+    Raises:
+        Conflict: the run has not ended yet, or has completed.
+    """
+    run = await context.launcher.run(run_id, caller)
+    state = _state(run)
+    row = SLICES.get(context.launcher.slice_of(run))
+    request = run.parameters.get("request")
+    if state not in FINAL_STATES or state == "COMPLETED" or row is None or not isinstance(request, dict):
+        raise Conflict(
+            f"run {run_id} is {state}: only a run that failed, crashed or was cancelled is retried"
+        )
+    return await submit(context, row, request, caller, key, tags=(f"{RETRY_TAG}{run_id}",))
 
 
 async def reproduction(context: Context, run_id: UUID, caller: Principal) -> ReproductionView:

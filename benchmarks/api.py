@@ -1,193 +1,240 @@
-"""How fast the API answers, beside a bare FastAPI app on the same server in the same run.
+"""What a request costs, beside a bare FastAPI app on the same machine, in one run.
 
-Starts a database, Prefect's server and the API in a temporary home; no worker, so that a submission is measured
-and not a run. `python -P benchmarks/api.py` prints a table; medians and 95th percentiles in milliseconds.
+    python -m benchmarks.api
+
+Starts an engine in a temporary home (all four parts) and the bare app, asks both over kept connections, and reads the
+servers' CPU time from /proc: the client's own work does not count. Ours authenticates, limits, counts, logs and frames
+each request; the bare app returns the same document through a response model.
 """
 
 from __future__ import annotations
 
-import contextlib
+import asyncio
+import json
 import os
-import shutil
 import signal
-import socket
 import statistics
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from uuid import UUID
+from urllib.parse import urlsplit
 
 import httpx
-import numpy as np
 
-from gpt_trader.instruments import Instrument
-from gpt_trader.raw_bars import RawBars
-from gpt_trader.runs import channel_of
-from gpt_trader.settings import Home, Settings
-from storage import database
-from storage.events import EventLog
-from storage.lake import Lake
+from benchmarks.lake import row
 
 BARE = """
-import sys, uvicorn
+import sys
+import uvicorn
 from fastapi import FastAPI
 from pydantic import BaseModel
-class Info(BaseModel):
-    version: str
-    home: str
-    uptime_seconds: float
+class Document(BaseModel):
+    name: str
+    items: list[dict[str, str | int | float]]
 app = FastAPI()
-@app.get("/info")
-async def info() -> Info:
-    return Info(version="0.1.0", home="/home/user/.gpt-trader", uptime_seconds=1.5)
+KEPT = Document(name="bare", items=[{"name": f"item {n}", "value": n, "ratio": n / 7} for n in range(36)])
+@app.get("/document")
+async def document() -> Document:
+    return KEPT
 uvicorn.run(app, port=int(sys.argv[1]), loop="uvloop", http="httptools", access_log=False, log_level="warning")
 """
+TICKS = os.sysconf("SC_CLK_TCK")
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+class Connection(asyncio.Protocol):
+    """One kept connection: sends the same request again and again, and knows when an answer is whole."""
+
+    def __init__(self, request: bytes) -> None:
+        self._request = request
+        self._buffer = b""
+        self._answer: asyncio.Future[int] | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = transport
+
+    def data_received(self, data: bytes) -> None:
+        self._buffer += data
+        head, end, body = self._buffer.partition(b"\r\n\r\n")
+        if not end or self._answer is None:
+            return
+        length = head.lower().partition(b"content-length: ")[2].partition(b"\r\n")[0]
+        if len(body) >= int(length or 0):
+            self._buffer = b""
+            answer, self._answer = self._answer, None
+            if not answer.done():
+                answer.set_result(int(head[9:12]))
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if self._answer is not None and not self._answer.done():
+            self._answer.set_exception(ConnectionError("closed"))
+
+    async def ask(self) -> tuple[int, float]:
+        """Return the status and the seconds it took."""
+        self._answer = asyncio.get_running_loop().create_future()
+        began = time.perf_counter()
+        self._transport.write(self._request)  # type: ignore[attr-defined]
+        return await self._answer, time.perf_counter() - began
 
 
-@contextlib.contextmanager
-def part(environment: dict[str, str], *arguments: str) -> Iterator[None]:
-    with subprocess.Popen([sys.executable, "-P", *arguments], env=environment) as process:
-        try:
-            yield
-        finally:
-            process.send_signal(signal.SIGTERM)
-            process.wait(30)
-
-
-def answering(url: str, seconds: float = 180) -> None:
-    deadline = time.monotonic() + seconds
-    while True:
-        with contextlib.suppress(httpx.TransportError):
-            if httpx.get(url, trust_env=False).status_code == 200:
-                return
-        if time.monotonic() > deadline:
-            raise TimeoutError(url)
-        time.sleep(0.05)
-
-
-def timed(action: Callable[[], object], times: int) -> list[float]:
-    action()
+async def connections(url: str, count: int, **headers: str) -> list[Connection]:
+    parts = urlsplit(url)
+    lines = [f"GET {parts.path}{'?' + parts.query if parts.query else ''} HTTP/1.1", f"Host: {parts.netloc}"]
+    request = "\r\n".join([*lines, *(f"{name}: {value}" for name, value in headers.items()), "", ""]).encode()
+    loop = asyncio.get_running_loop()
     found = []
-    for _ in range(times):
-        started = time.perf_counter()
-        action()
-        found.append((time.perf_counter() - started) * 1000)
+    for _ in range(count):
+        _, connection = await loop.create_connection(lambda: Connection(request), parts.hostname, parts.port)
+        found.append(connection)
     return found
 
 
-def event_latencies(http: httpx.Client, log: EventLog, times: int) -> list[float]:
-    """Append → client, for a run's final state, the connection and the stream already open."""
-    found = []
-    for number in range(times):
-        run_id = http.post("/strategies/backtest", json={"symbol": "ACME", "seed": number}).json()["run_id"]
-        ready, told = threading.Event(), []
+async def each(open_: list[Connection], times: int) -> list[tuple[int, float]]:
+    """Ask over every connection, one request after the other on each."""
 
-        def follow(run_id: str = run_id, ready: threading.Event = ready, told: list[float] = told) -> None:
-            with http.stream("GET", f"/workflows/runs/{run_id}/events") as stream:
-                for line in stream.iter_lines():
-                    if "SCHEDULED" in line:
-                        ready.set()
-                    if "COMPLETED" in line:
-                        told.append(time.perf_counter())
+    async def repeat(connection: Connection) -> list[tuple[int, float]]:
+        return [await connection.ask() for _ in range(times)]
 
-        follower = threading.Thread(target=follow)
-        follower.start()
-        ready.wait(10)
-        started = time.perf_counter()
-        log.append(
-            channel_of(UUID(run_id)), "state", {"state": "COMPLETED", "name": "Completed", "message": ""}
-        )
-        follower.join(10)
-        found.append((told[0] - started) * 1000)
-    return found
+    return [answer for answers in await asyncio.gather(*map(repeat, open_)) for answer in answers]
 
 
-def fill_lake(home: Home, bars: int) -> None:
-    days = np.arange("2010-01-01", bars, dtype="datetime64[D]").astype("datetime64[us]")
-    close = 100 + np.arange(bars, dtype=np.float64) % 17
-    raw = RawBars(days, close, close + 1, close - 1, close, np.full(bars, 1000.0), np.ones(bars))
-    Lake(home.lake).upsert(Instrument(symbol="ACME"), "1d", raw, source="csv")
+async def paced(open_: list[Connection], rate: int, seconds: int) -> list[tuple[int, float]]:
+    """Ask `rate` times a second, over one connection after the other."""
+    tasks, began = [], time.perf_counter()
+    for n in range(rate * seconds):
+        await asyncio.sleep(max(0.0, began + n / rate - time.perf_counter()))
+        tasks.append(asyncio.create_task(open_[n % len(open_)].ask()))
+    return await asyncio.gather(*tasks)
 
 
-def measure(root: Path) -> dict[str, list[float]]:
-    home, settings = Home(root / "h"), Settings()
-    api_port, prefect_port, bare_port = free_port(), free_port(), free_port()
-    environment = {
-        **os.environ,
-        "GPT_TRADER_HOME": str(home.root),
-        "GPT_TRADER_API_PORT": str(api_port),
-        "GPT_TRADER_PREFECT_PORT": str(prefect_port),
-        "PREFECT_API_URL": f"http://127.0.0.1:{prefect_port}/api",
-        "GPT_TRADER_LOG_LEVEL": "error",
-    }
-    home.root.mkdir(mode=0o700)
-    fill_lake(home, 5040)
-    url = f"http://127.0.0.1:{api_port}/api/v1"
-    with contextlib.ExitStack() as stack:
-        stack.enter_context(part(environment, "-m", "storage.postgres"))
-        database.wait_ready(settings, home, 60)
-        stack.enter_context(part(environment, "-m", "flows.server"))
-        stack.enter_context(part(environment, "-c", BARE, str(bare_port)))
-        stack.enter_context(part(environment, "-m", "api.main"))
-        answering(f"http://127.0.0.1:{prefect_port}/api/health")
-        deployment = deploy(f"http://127.0.0.1:{prefect_port}/api", "backtest")
-        answering(f"{url}/system/health/ready")
-        headers = {"Authorization": f"Bearer {home.key.read_text().strip()}"}
-        http = stack.enter_context(httpx.Client(base_url=url, headers=headers, trust_env=False, timeout=30))
-        bare = stack.enter_context(httpx.Client(base_url=f"http://127.0.0.1:{bare_port}", trust_env=False))
-        prefect_url = f"http://127.0.0.1:{prefect_port}/api"
-        prefect = stack.enter_context(httpx.Client(base_url=prefect_url, trust_env=False, timeout=30))
-        tag = http.get("/market/bars/ACME?limit=500").headers["etag"]
-        log = EventLog(database.engine(settings, home))
-        return {
-            "bare FastAPI: GET /info": timed(lambda: bare.get("/info"), 500),
-            "GET system/info": timed(lambda: http.get("/system/info"), 500),
-            "GET strategies/momentum": timed(lambda: http.get("/strategies/momentum"), 200),
-            "GET market/bars, 500 bars": timed(lambda: http.get("/market/bars/ACME?limit=500"), 200),
-            "GET market/bars, 5040 bars": timed(lambda: http.get("/market/bars/ACME?limit=9999"), 50),
-            "GET market/bars, 304": timed(
-                lambda: http.get("/market/bars/ACME?limit=500", headers={"If-None-Match": tag}), 200
-            ),
-            "Prefect's own: POST create_flow_run": timed(
-                lambda: prefect.post(f"/deployments/{deployment}/create_flow_run", json={"parameters": {}}),
-                60,
-            ),
-            "POST strategies/backtest": timed(
-                lambda: http.post("/strategies/backtest", json={"symbol": "ACME"}).raise_for_status(), 60
-            ),
-            "final state appended → client (SSE)": event_latencies(http, log, 20),
+def cpu_of(pid: int) -> float:
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / TICKS
+
+
+def p95(answers: list[tuple[int, float]]) -> float:
+    assert {status for status, _ in answers} <= {200, 304}, {status for status, _ in answers}
+    return statistics.quantiles([seconds for _, seconds in answers], n=100)[94] * 1e3
+
+
+async def cost(url: str, pid: int, requests: int, **headers: str) -> float:
+    """Return the server's CPU µs a request over 8 connections."""
+    open_ = await connections(url, 8, **headers)
+    await each(open_, 50)
+    before = cpu_of(pid)
+    answers = await each(open_, requests // 8)
+    assert len(answers) == requests // 8 * 8
+    p95(answers)
+    return (cpu_of(pid) - before) / len(answers) * 1e6
+
+
+@contextmanager
+def engine() -> Iterator[tuple[str, str, int]]:
+    """Give the API's address, the local key and the API's pid of an engine of its own."""
+    with tempfile.TemporaryDirectory() as folder:
+        environment = {
+            **os.environ,
+            "GPT_TRADER_HOME": folder,
+            "GPT_TRADER_API_PORT": "0",
+            "GPT_TRADER_PREFECT_PORT": "0",
+            "GPT_TRADER_RATE_LIMIT_LOCAL": "100000000/minute",
         }
+        command = [sys.executable, "-P", "-m", "gpt_trader"]
+        for words in (
+            ("backtest", "--symbol", "AAPL", "--strategy", "momentum", "--no-report"),
+            ("data", "ingest", "--symbol", "AAPL", "--source", "sample"),
+        ):
+            subprocess.run([*command, *words], env=environment, check=True, stdout=subprocess.DEVNULL)
+        try:
+            record = json.loads((Path(folder) / "engine.json").read_text())
+            pid = record["parts"]["api"]["process"]["pid"]
+            yield record["api_url"], (Path(folder) / "key").read_text().strip(), pid
+        finally:
+            subprocess.run([*command, "down"], env=environment, check=True, stdout=subprocess.DEVNULL)
 
 
-def deploy(url: str, name: str) -> str:
-    with httpx.Client(base_url=url, trust_env=False, timeout=30) as prefect:
-        flow = prefect.post("/flows/", json={"name": name}).raise_for_status().json()
-        body = {"name": name, "flow_id": flow["id"], "enforce_parameter_schema": False}
-        return str(prefect.post("/deployments/", json=body).raise_for_status().json()["id"])
+@contextmanager
+def bare() -> Iterator[tuple[str, int]]:
+    with tempfile.TemporaryDirectory() as folder:
+        script = Path(folder) / "bare.py"
+        script.write_text(BARE)
+        port = 18_555
+        with subprocess.Popen([sys.executable, str(script), str(port)]) as process:
+            try:
+                url = f"http://127.0.0.1:{port}/document"
+                _until(lambda: httpx.get(url, trust_env=False).status_code == 200)
+                yield url, process.pid
+            finally:
+                process.send_signal(signal.SIGTERM)
+
+
+def _until(ready: Callable[[], bool]) -> None:
+    for _ in range(200):
+        try:
+            if ready():
+                return
+        except httpx.TransportError:
+            time.sleep(0.1)
+    raise TimeoutError
+
+
+async def measure(api: str, key: str, pid: int, bare_url: str, bare_pid: int) -> None:
+    auth = {"Authorization": f"Bearer {key}"}
+    document = f"{api}/api/v1/strategies/ma_crossover"
+    async with httpx.AsyncClient(trust_env=False, headers=auth) as http:
+        size, plain = len((await http.get(document)).content), len((await http.get(bare_url)).content)
+    ours = statistics.median([await cost(document, pid, 4000, **auth) for _ in range(3)])
+    theirs = statistics.median([await cost(bare_url, bare_pid, 4000) for _ in range(3)])
+    print(f"documents of {size} and {plain} bytes")
+    row("GET, CPU a request", f"{ours:.0f} µs", f"{theirs:.0f} µs", f"{ours / theirs:.1f}×", "≤ 3×")
+
+    async def held(url: str, count: int, **headers: str) -> tuple[float, int]:
+        open_ = await connections(url, count, **headers)
+        found = p95(await paced(open_, 500, 8))
+        return found, len(open_)
+
+    waited, _ = await held(document, 1000, **auth)
+    besides, _ = await held(bare_url, 1000)
+    row("1,000 connections, 500 requests/s, p95", f"{waited:.1f} ms", f"{besides:.1f} ms", "", "< 100 ms")
+    waited, count = await held(document, 2000, **auth)
+    row(f"{count:,} connections held, p95 at 500/s", f"{waited:.1f} ms")
+
+    async def burst(url: str, **headers: str) -> float:
+        open_ = await connections(url, 1000, **headers)
+        began = time.perf_counter()
+        p95(await each(open_, 1))
+        return time.perf_counter() - began
+
+    row(
+        "burst of 1,000 requests, no errors",
+        f"{await burst(document, **auth) * 1e3:.0f} ms",
+        f"{await burst(bare_url) * 1e3:.0f} ms",
+    )
+    bars = f"{api}/api/v1/market/bars/AAPL?limit=500"
+    async with httpx.AsyncClient(trust_env=False, headers=auth) as http:
+        first = await http.get(bars)
+    assert first.json()["bars"] == 500
+    at16 = p95(await each(await connections(bars, 16, **auth), 60))
+    row("500 bars, 16 clients, p95", f"{at16:.1f} ms", "", "", "≤ 30 ms")
+    fresh = await cost(bars, pid, 800, **auth)
+    row("500 bars, CPU a request", f"{fresh:.0f} µs", f"{theirs:.0f} µs", f"{fresh / theirs:.1f}×")
+    known = await cost(bars, pid, 1600, **auth, **{"If-None-Match": first.headers["ETag"]})
+    row(
+        "500 bars the client has (304), CPU",
+        f"{known:.0f} µs",
+        f"{theirs:.0f} µs",
+        f"{known / theirs:.1f}×",
+        "≤ 2×",
+    )
 
 
 def main() -> None:
-    with tempfile.TemporaryDirectory(prefix="gt") as folder:
-        try:
-            measured = measure(Path(folder))
-        finally:  # as root the database lies outside the home
-            shutil.rmtree(Home(Path(folder) / "h").database.joinpath("cluster").resolve(), ignore_errors=True)
-    bare = statistics.median(measured["bare FastAPI: GET /info"])
-    print(f"{'':38} {'median':>8} {'p95':>8} {'× bare':>8}")
-    for name, found in measured.items():
-        median = statistics.median(found)
-        p95 = sorted(found)[int(len(found) * 0.95)]
-        print(f"{name:38} {median:8.2f} {p95:8.2f} {median / bare:8.1f}")
+    row("", "ours", "bare FastAPI", "ratio", "bound")
+    with engine() as (api, key, pid), bare() as (bare_url, bare_pid):
+        asyncio.run(measure(api, key, pid, bare_url, bare_pid))
 
 
 if __name__ == "__main__":

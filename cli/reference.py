@@ -72,7 +72,8 @@ def _command(command: Command, context: Context, path: str) -> Iterator[str]:
     help_text = (command.help or "").strip()
     yield help_text + "\n" if help_text else ""
     yield from _parameters(command, context)
-    for name, below in getattr(command, "commands", {}).items():
+    shown = {name: below for name, below in getattr(command, "commands", {}).items() if not below.hidden}
+    for name, below in shown.items():
         with below.make_context(name, [], parent=context, resilient_parsing=True) as inner:
             yield from _command(below, inner, f"{path} {name}")
 

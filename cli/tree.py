@@ -7,17 +7,21 @@ from typing import Annotated, Literal
 
 import typer
 
-from cli.commands import backtest, cache, config, data, engine, optimize, strategy, workflow
+from cli.commands import backtest, cache, config, data, engine, optimize, portfolio, strategy, workflow
 from cli.terminal.options import Options, Output, use
 
 #: What one group of commands is called in `--help`.
 GROUPS = {
-    "workflow": (workflow, "Runs of any kind: start, follow, list, cancel, reproduce."),
+    "portfolio": (portfolio, "Many symbols, one cash account."),
+    "workflow": (workflow, "Runs of any kind: start, follow, list, cancel, retry, reproduce, schedule."),
     "data": (data, "The lake of bars: ingest, list, show."),
     "strategy": (strategy, "Strategies and their parameters."),
     "config": (config, "Settings of this engine's home."),
     "cache": (cache, "What was computed and is kept (matrices, finished trials): stats, clear, warm."),
 }
+
+#: Other names of groups, for who takes REST's plural; no help lists them.
+ALIASES = {"strategies": "strategy"}
 
 
 def build() -> typer.Typer:
@@ -39,6 +43,8 @@ def build() -> typer.Typer:
         group = typer.Typer(name=name, help=summary, no_args_is_help=True, rich_markup_mode=markup)
         module.register(group)
         app.add_typer(group)
+        for alias in (alias for alias, meant in ALIASES.items() if meant == name):
+            app.add_typer(group, name=alias, hidden=True)
     return app
 
 

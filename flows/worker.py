@@ -57,6 +57,7 @@ PRELOAD: Final = (
     "flows.backtest",
     "flows.data",
     "flows.optimize",
+    "flows.portfolio",
     "gpt_trader.backtesting.report.page",
     "gpt_trader.backtesting.report.picture",
     "matplotlib.backends.backend_agg",

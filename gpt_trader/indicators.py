@@ -44,7 +44,7 @@ def _once(indicator: _Indicator) -> _Indicator:
     @wraps(indicator)
     def remembered(values: Floats, period: int = 1) -> Floats:
         memory = _memory.get()
-        if memory is None:
+        if memory is None or values.flags.writeable:  # what may change is not what was remembered
             return indicator(values, period)
         key = (indicator.__name__, id(values), period)
         if key not in memory:

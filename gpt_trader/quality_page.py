@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
 from collections.abc import Iterable, Sequence
 from datetime import timedelta
 from functools import cache
-from importlib import resources
 from typing import Final
 
 import numpy as np
-from jinja2 import Environment, StrictUndefined, Template
+from jinja2 import Template
 from markupsafe import Markup
 
 from gpt_trader.backtesting.report import formats
+from gpt_trader.backtesting.report.static_page import static_template
 from gpt_trader.instruments import TIMEFRAMES
 from gpt_trader.quality import RULES, Status, Verdict, gap_spans
 
@@ -100,16 +98,6 @@ def _spaced(name: str) -> str:
 
 @cache
 def _template() -> Template:
-    """Return the compiled template with the page's constant parts: the report's style and ours, and their policy."""
-    environment = Environment(
-        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, auto_reload=False
+    return static_template(
+        "quality", {"number": formats.number, "moment": _moment, "spaced": _spaced, "strip": strip}
     )
-    environment.filters.update(number=formats.number, moment=_moment, spaced=_spaced, strip=strip)
-    assets = resources.files("gpt_trader.backtesting.report").joinpath("assets")
-    style = "".join(assets.joinpath(name).read_text("utf-8") for name in ("report.css", "quality.css"))
-    digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
-    environment.globals.update(
-        style=Markup(style),  # noqa: S704  our own files: nothing of a verdict is in them
-        policy=f"default-src 'none'; style-src 'sha256-{digest}'; base-uri 'none'; form-action 'none'",
-    )
-    return environment.from_string(assets.joinpath("quality.html.j2").read_text("utf-8"))

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import date
-from typing import Annotated, Any, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Final, Literal, Self
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     ConfigDict,
     Discriminator,
@@ -68,38 +69,21 @@ class Request(BaseModel):
         return self.model_dump(mode="json", exclude=set(self.output_options))
 
 
-class SimulationRequest(Request):
-    """One strategy on one symbol's stored bars, and the terms on which it trades: what every simulation shares."""
+class TradingRequest(Request):
+    """A range of stored bars and the terms on which they are traded: what every simulation shares."""
 
     #: Where the bars came from is no option of the result: their own hash is in it.
     output_options: ClassVar[frozenset[str]] = frozenset({"report", "snapshot", "source", "on_gaps"})
 
-    symbol: Symbol = Field(description="Instrument id, as in the lake.")
-    strategy: str = Field(
-        default="momentum",
-        min_length=1,
-        max_length=200,
-        description="A registered strategy, or the stored id of a user's own (user:SHA256:Class).",
-    )
     start: date | None = Field(default=None, description="First day, inclusive; default: first stored bar.")
     end: date | None = Field(default=None, description="Last day, inclusive; default: last stored bar.")
     timeframe: Annotated[str, Field(examples=["1d"])] = "1d"
-    direction: Literal["long", "short", "both"] = "long"
     capital: float = Field(default=10_000.0, gt=0, le=1e12, allow_inf_nan=False, description="Initial cash.")
     commission: CommissionTerms = Field(
         default=0.001, description="Fraction of an order's notional, or a model of what a fill costs."
     )
     slippage: SlippageTerms = Field(
         default=0.0005, description="Fraction of the fill price, or a model of how much worse a fill is."
-    )
-    size: float = Field(
-        default=1.0, gt=0, le=1, allow_inf_nan=False, description="Fraction of equity put into a position."
-    )
-    stop_loss: float | None = Field(
-        default=None, gt=0, lt=1, description="Fraction below (short: above) the fill price."
-    )
-    take_profit: float | None = Field(
-        default=None, gt=0, le=100, description="Fraction above (short: below) the fill price."
     )
     source: str | None = Field(
         default=None, description="Source to ingest from where the lake lacks the symbol (default: settings)."
@@ -127,17 +111,45 @@ class SimulationRequest(Request):
     def _source(cls, value: str | None) -> str | None:
         return None if value is None else source_name(value)
 
-    @field_validator("strategy")
-    @classmethod
-    def _one_spelling(cls, value: str) -> str:
-        # Both spellings name the same strategy, and the request is hashed.
-        return value if ".py" in value or value.startswith("user:") else value.replace("-", "_")
-
     @model_validator(mode="after")
     def _dates_in_order(self) -> Self:
         if self.start and self.end and self.start > self.end:
             raise ValueError(f"start {self.start} is after end {self.end}: give start ≤ end")
         return self
+
+
+def one_spelling(strategy: str) -> str:
+    """Return a strategy's name as it is registered: `ma-crossover` names it too, and the request is hashed."""
+    return strategy if ".py" in strategy or strategy.startswith("user:") else strategy.replace("-", "_")
+
+
+#: A strategy's name in a request.
+StrategyName = Annotated[
+    str,
+    Field(
+        min_length=1,
+        max_length=200,
+        description="A registered strategy, or the stored id of a user's own (user:SHA256:Class).",
+    ),
+    AfterValidator(one_spelling),
+]
+
+
+class SimulationRequest(TradingRequest):
+    """One strategy on one symbol's stored bars, and the terms on which it trades."""
+
+    symbol: Symbol = Field(description="Instrument id, as in the lake.")
+    strategy: StrategyName = "momentum"
+    direction: Literal["long", "short", "both"] = "long"
+    size: float = Field(
+        default=1.0, gt=0, le=1, allow_inf_nan=False, description="Fraction of equity put into a position."
+    )
+    stop_loss: float | None = Field(
+        default=None, gt=0, lt=1, description="Fraction below (short: above) the fill price."
+    )
+    take_profit: float | None = Field(
+        default=None, gt=0, le=100, description="Fraction above (short: below) the fill price."
+    )
 
 
 class BacktestRequest(SimulationRequest):
@@ -203,6 +215,10 @@ Objective = Literal[
 ]
 
 
+#: Each choice of a Parzen estimator weighs all trials before it: 5,000 take it some four minutes.
+MOST_TPE_TRIALS: Final = 5_000
+
+
 class WalkForward(BaseModel):
     """How to walk forward: choose on a stretch of bars, trade the next one with what was chosen, move on.
 
@@ -220,6 +236,9 @@ class WalkForward(BaseModel):
         default=False, description="Train from the first bar on, instead of on a stretch that rolls along."
     )
     purge: int = Field(default=0, ge=0, le=10_000, description="Bars left out between training and test.")
+    embargo: int = Field(
+        default=0, ge=0, le=10_000, description="Bars after each test that no later training is measured on."
+    )
 
 
 class OptimizeRequest(SimulationRequest):
@@ -237,11 +256,22 @@ class OptimizeRequest(SimulationRequest):
         description="Values to search by parameter, instead of those that the strategy declares: a list, or "
         '{"low": 5, "high": 50, "step": 5}.',
     )
-    method: Literal["grid", "random"] = Field(
-        default="grid", description="Every combination, or `trials` of them drawn without repetition."
+    method: Literal["grid", "random", "tpe"] = Field(
+        default="grid",
+        description="Every combination, or `trials` of them without repetition: drawn, or chosen by what was found so "
+        "far (a tree-structured Parzen estimator).",
     )
     trials: int | None = Field(
-        default=None, ge=1, le=250_000, description="Combinations to draw (random; default 200)."
+        default=None,
+        ge=1,
+        le=250_000,
+        description="Combinations to try at most (random, and tpe up to 5,000; default 200).",
+    )
+    patience: int | None = Field(
+        default=None,
+        ge=1,
+        le=250_000,
+        description="Stop when so many trials in a row have not bettered the best (random, tpe).",
     )
     objective: Objective = Field(default="sharpe", description="The metric that the best has most of.")
     min_trades: int = Field(
@@ -256,9 +286,18 @@ class OptimizeRequest(SimulationRequest):
     top: int = Field(default=10, ge=1, le=100, description="So many of the best are shown, and verified.")
 
     @model_validator(mode="after")
-    def _trials_are_for_random(self) -> Self:
+    def _fits_the_method(self) -> Self:
         if self.trials is not None and self.method == "grid":
-            raise ValueError("trials is for method random: a grid tries every combination")
+            raise ValueError("trials is for method random or tpe: a grid tries every combination")
+        if self.patience is not None and self.method == "grid":
+            raise ValueError(
+                "patience is for method random or tpe: a grid tries every combination, and its order says nothing"
+            )
+        if self.method == "tpe" and self.trials is not None and self.trials > MOST_TPE_TRIALS:
+            raise ValueError(
+                f"trials {self.trials:,} are more than tpe takes, {MOST_TPE_TRIALS:,} at most (each choice weighs all "
+                "before it): give fewer, or method random"
+            )
         both = sorted(self.params.keys() & self.space.keys())
         if both:
             raise ValueError(f"{both[0]} is both fixed by params and searched by space: leave it out of one")

@@ -20,6 +20,7 @@ LOCAL: Final = "local"
 
 OWNER_TAG: Final = "owner:"
 SLICE_TAG: Final = "slice:"
+RETRY_TAG: Final = "retry-of:"
 
 
 def channel_of(run_id: UUID | str) -> str:

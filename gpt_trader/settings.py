@@ -152,6 +152,19 @@ class Settings(BaseModel):
     worker_poll_seconds: float = Field(
         default=0.1, ge=0.02, le=60, description="How often a busy worker asks for runs."
     )
+    optimize_runner: Literal["threads", "processes", "dask"] = Field(
+        default="threads",
+        description="What computes an optimization's trials: threads suit the strategies that come with it, "
+        "processes and dask those whose Python code takes the time.",
+    )
+    optimize_workers: int | None = Field(
+        default=None, ge=1, le=256, description="How many of these at once; default: one a core."
+    )
+    dask_address: str | None = Field(
+        default=None,
+        description="Scheduler of the Dask cluster, as tcp://127.0.0.1:8786; default: a cluster on this machine "
+        "for each run.",
+    )
     keep_events_days: float = Field(
         default=90, ge=1, description="Days that a run's events can be followed again; its result stays."
     )
@@ -198,6 +211,13 @@ class Settings(BaseModel):
     @classmethod
     def _a_source(cls, value: str) -> str:
         return source_name(value)
+
+    @field_validator("dask_address")
+    @classmethod
+    def _a_scheduler(cls, value: str | None) -> str | None:
+        if value is not None and not re.fullmatch(r"(tcp|tls)://[^/\s]+:[0-9]{1,5}", value):
+            raise ValueError("is no address of a Dask scheduler: give tcp://HOST:PORT or tls://HOST:PORT")
+        return value
 
     @field_validator("source_urls")
     @classmethod

@@ -58,6 +58,14 @@ SLICES: Final[dict[str, Slice]] = {
             command="optimize",
         ),
         Slice(
+            name="portfolio",
+            summary="Simulate a portfolio of many symbols: target weights, rebalancing, shared cash",
+            request="gpt_trader.portfolio.request.PortfolioRequest",
+            flow="flows.portfolio.portfolio",
+            route="/api/v1/portfolio/backtest",
+            command="portfolio backtest",
+        ),
+        Slice(
             name="data",
             summary="Bring bars from a source into the lake",
             request="gpt_trader.requests.DataRequest",

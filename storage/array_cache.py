@@ -2,6 +2,7 @@
 
     KEY/NAME.npy     the arrays, read-only
     KEY/seal.json    the sha256 of each; its time says when the entry was last used
+    bytes            how much all entries have
     tmp/, lock       a writer's unfinished entry; one writer at a time
 
 Everything here can be computed again: what is damaged counts as missing. Readers take no lock, and what they have
@@ -27,6 +28,9 @@ from storage.durable import write_lock
 LOCK_WAIT_SECONDS: Final = 10.0
 
 _SEAL: Final = "seal.json"
+
+#: File with the bytes of all entries. After a crash it may be a little off; the next shrinking sets it right.
+_TOTAL: Final = "bytes"
 
 #: Files whose sha256 this process has checked: hash, inode, size and time of each.
 _verified: dict[Path, tuple[str, int, int, int]] = {}
@@ -70,9 +74,10 @@ class ArrayCache:
             unfinished.mkdir()
             seal = {name: _written(unfinished / f"{name}.npy", array) for name, array in arrays.items()}
             (unfinished / _SEAL).write_text(json.dumps(seal), encoding="ascii")
+            size = _size(unfinished) - _size(self.folder / key)
             self._remove(self.folder / key)
             unfinished.rename(self.folder / key)
-            self._make_room()
+            self._make_room(size)
 
     def size(self) -> CacheSize:
         """Return how much is kept."""
@@ -89,6 +94,7 @@ class ArrayCache:
             for entry in self._entries():
                 self._remove(entry)
             self._emptied()
+            (self.folder / _TOTAL).unlink(missing_ok=True)
         return removed
 
     def _entries(self) -> list[Path]:
@@ -102,7 +108,18 @@ class ArrayCache:
                     continue
         return [entry for _, entry in sorted(found)]
 
-    def _make_room(self) -> None:
+    def _make_room(self, added: int) -> None:
+        """Remove entries until the limit is kept; they are looked at only where the sum that is kept says so."""
+        try:
+            kept = int((self.folder / _TOTAL).read_text("ascii")) + added
+        except (OSError, ValueError):
+            kept = self.limit_bytes + 1
+        if kept > self.limit_bytes:
+            kept = self._shrunk()
+        (self.folder / _TOTAL).write_text(str(kept), encoding="ascii")
+
+    def _shrunk(self) -> int:
+        """Remove what was used longest ago, but for the newest entry, until the limit is kept; return what is left."""
         sizes = {entry: _size(entry) for entry in self._entries()}
         kept = sum(sizes.values())
         for entry, size in list(sizes.items())[:-1]:
@@ -110,6 +127,7 @@ class ArrayCache:
                 break
             self._remove(entry)
             kept -= size
+        return kept
 
     def _remove(self, entry: Path) -> None:
         """Take an entry away as one: a reader finds all of it or nothing. The lock is ours."""

@@ -37,6 +37,8 @@ from storage.tables import IDEMPOTENCY_KEYS, RUNS
 ARTIFACTS: Final = {
     "equity": "equity.parquet",
     "trades": "trades.parquet",
+    "fills": "fills.parquet",
+    "weights": "weights.parquet",
     "trials": "trials.parquet",
     "report": "report.html",
     "picture": "report.png",

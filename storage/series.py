@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.parquet as pq
 
-from gpt_trader.backtesting.result import SCHEMA_VERSION, BacktestResult
+from gpt_trader.backtesting.result import SCHEMA_VERSION, BacktestResult, Trade
+from gpt_trader.bars import Floats, Times
 
 _TIME: Final = pa.timestamp("us", tz="UTC")
 
@@ -37,7 +41,7 @@ def backtest_series(result: BacktestResult) -> dict[str, pa.Table]:
     """
     equity = pa.table(
         {
-            "time": _times(result.time),
+            "time": times(result.time),
             "close": result.close,
             "equity": result.equity,
             "benchmark_equity": result.benchmark_equity,
@@ -45,27 +49,46 @@ def backtest_series(result: BacktestResult) -> dict[str, pa.Table]:
             "position": result.position,
         }
     )
-    columns = {name: [getattr(trade, name, None) for trade in result.trades] for name in _TRADES}
-    columns["across_gap"] = _across_gap(result)
-    trades = pa.table(
-        {
-            name: _times(columns[name]) if type_ == _TIME else pa.array(columns[name], type_)
-            for name, type_ in _TRADES.items()
-        }
-    )
     version = {"schema_version": str(SCHEMA_VERSION)}
     return {
         "equity": equity.replace_schema_metadata(version),
-        "trades": trades.replace_schema_metadata(version),
+        "trades": trades_table(result.trades, result.data_quality).replace_schema_metadata(version),
     }
 
 
-def _across_gap(result: BacktestResult) -> list[bool | None]:
-    marked = (result.data_quality or {}).get("affected_trades")
-    if marked is None:
-        return [None] * len(result.trades)
-    return [number in set(marked) for number in range(len(result.trades))]
+def trades_table(
+    trades: Sequence[Trade],
+    data_quality: Mapping[str, Any] | None,
+    more: Mapping[str, pa.DataType] | None = None,
+) -> pa.Table:
+    """Return a row a trade: its fields, `more` ones first, and whether bars are missing while it was held."""
+    types = {**(more or {}), **_TRADES}
+    columns = {name: [getattr(trade, name, None) for trade in trades] for name in types}
+    columns["across_gap"] = _across_gap(trades, data_quality)
+    return pa.table(
+        {
+            name: times(columns[name]) if type_ == _TIME else pa.array(columns[name], type_)
+            for name, type_ in types.items()
+        }
+    )
 
 
-def _times(values: npt.NDArray[np.datetime64] | list[Any]) -> pa.Array:
+def read_equity(path: Path) -> tuple[Times, Floats]:
+    """Return the times (n,) and the equity (n,) of the `equity` that a run has kept."""
+    table = pq.read_table(path, columns=["time", "equity"])
+    time: Times = table["time"].to_numpy().astype("datetime64[us]")
+    equity: Floats = table["equity"].to_numpy()
+    return time, equity
+
+
+def times(values: npt.NDArray[np.datetime64] | list[Any]) -> pa.Array:
+    """Return times as Arrow's, in UTC with microseconds."""
     return pa.array(np.asarray(values, dtype="datetime64[us]")).cast(_TIME)
+
+
+def _across_gap(trades: Sequence[Trade], data_quality: Mapping[str, Any] | None) -> list[bool | None]:
+    marked = (data_quality or {}).get("affected_trades")
+    if marked is None:
+        return [None] * len(trades)
+    touched = set(marked)
+    return [number in touched for number in range(len(trades))]

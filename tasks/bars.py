@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from prefect import task
@@ -10,9 +11,9 @@ from prefect.cache_policies import NO_CACHE
 from gpt_trader.adapters.sources import unknown_symbol
 from gpt_trader.backtesting.data_quality import refuse_blocked, refuse_gaps
 from gpt_trader.bars import Bars
-from gpt_trader.errors import NotEnoughBars, Problem
 from gpt_trader.quality import Verdict
-from gpt_trader.requests import DataRequest, SimulationRequest
+from gpt_trader.requests import DataRequest, SimulationRequest, TradingRequest
+from storage.bars_in_range import bars_in_range
 from storage.judging import verdicts
 from tasks.ingest import ingest, sources
 from tasks.passing import whole
@@ -37,21 +38,29 @@ def ensure_bars(request: SimulationRequest) -> None:
 
     Raises UnknownName that says what there is, in the lake and in the source, and how to bring more.
     """
+    ensure_series([request.symbol], request)
+
+
+def ensure_series(symbols: Sequence[str], request: TradingRequest) -> None:
+    """Ingest what the lake lacks of these symbols, together; errors as `ensure_bars`."""
     home = stores()
     manifest = home.lake.manifest(request.snapshot)
-    if request.snapshot or (request.symbol, request.timeframe) in manifest.entries:
+    missing = [symbol for symbol in symbols if (symbol, request.timeframe) not in manifest.entries]
+    if request.snapshot or not missing:
         return
     name = request.source or home.settings.default_source
     offered: list[str] = []
+    unknown = missing
     if name != "csv":
-        wanted = DataRequest(symbols=(request.symbol,), source=name, timeframes=(request.timeframe,))
+        wanted = DataRequest(symbols=tuple(missing), source=name, timeframes=(request.timeframe,))
         source = sources(wanted)(name)
         offered = [instrument.symbol for instrument in source.instruments()] if source.lists_all else []
-        if not source.lists_all or request.symbol in offered:
+        unknown = [symbol for symbol in missing if source.lists_all and symbol not in offered]
+        if not unknown:
             ingest(wanted, whole(_tell_nobody))
             return
     stored = (symbol for symbol, timeframe in manifest.entries if timeframe == request.timeframe)
-    raise unknown_symbol(request.symbol, name, [*stored, *offered])
+    raise unknown_symbol(unknown[0], name, [*stored, *offered])
 
 
 def _tell_nobody(done: int, total: int, name: str) -> None:
@@ -67,17 +76,9 @@ def load_bars(request: SimulationRequest) -> LoadedBars:
     home = stores()
     snapshot = home.lake.snapshot(request.snapshot)
     identity = snapshot.id if snapshot else None
-    bars = home.lake.bars(request.symbol, request.timeframe, snapshot=identity, known_at=request.end)
-    first, stop = bars.between(request.start, request.end)
-    if first >= stop:
-        raise NotEnoughBars.of(
-            Problem(
-                field="start",
-                value=f"{request.start or ''}..{request.end or ''}",
-                message=f"the lake has no {request.timeframe} bars of {request.symbol} in this range",
-                allowed=f"{bars.time[0].astype('datetime64[D]')} to {bars.time[-1].astype('datetime64[D]')}",
-            )
-        )
+    bars, first = bars_in_range(
+        home.lake, request.symbol, request.timeframe, request.start, request.end, snapshot=identity
+    )
     key = (request.symbol, request.timeframe)
     checked = verdicts(
         home.lake, [key], home.settings.quality, snapshot=identity, start=request.start, end=request.end
@@ -86,4 +87,4 @@ def load_bars(request: SimulationRequest) -> LoadedBars:
     refuse_blocked(verdict)
     if request.on_gaps == "refuse":
         refuse_gaps(verdict)
-    return LoadedBars(bars[:stop].identified(), first, identity or "", verdict)
+    return LoadedBars(bars.identified(), first, identity or "", verdict)

@@ -6,10 +6,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TypeVar
 
-from gpt_trader.requests import SimulationRequest
+from gpt_trader.requests import TradingRequest
 from tasks.stores import stores
 
-Reading = TypeVar("Reading", bound=SimulationRequest)
+Reading = TypeVar("Reading", bound=TradingRequest)
 
 
 @contextmanager

@@ -10,7 +10,18 @@ from typing import Any, Final
 
 import gpt_trader
 
-_LIBRARIES: Final = ("vectorbt", "vectorbt-rust", "numpy", "pandas", "numba", "pyarrow", "duckdb", "prefect")
+_LIBRARIES: Final = (
+    "vectorbt",
+    "vectorbt-rust",
+    "numpy",
+    "pandas",
+    "numba",
+    "pyarrow",
+    "duckdb",
+    "prefect",
+    "optuna",
+    "TA-Lib",
+)
 
 
 @lru_cache(maxsize=1)

@@ -23,12 +23,13 @@ class CurrentRun:
 
 
 def run_name() -> str:
-    """Return what the Prefect UI calls the current run: `momentum-AAPL`."""
+    """Return what the Prefect UI calls the current run: `momentum-AAPL`, or `equal-500-symbols` for a portfolio."""
     request = runtime.flow_run.parameters["request"]
     request = request if isinstance(request, dict) else request.model_dump()
-    strategy = str(request.get("strategy", "momentum"))
+    strategy = str(request.get("strategy") or request.get("weights") or "momentum")
     stored = user.parse_stored_id(strategy)
-    return f"{stored[1] if stored else strategy}-{request['symbol']}"
+    about = request.get("symbol") or f"{len(request['symbols'])}-symbols"
+    return f"{stored[1] if stored else strategy}-{about}"
 
 
 def begin_run(slice_name: str, request: Request) -> CurrentRun:

@@ -9,11 +9,12 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import psycopg
 import pytest
+import structlog
 from psycopg import sql
 from pydantic import SecretStr
 from sqlalchemy import URL, Engine, make_url
@@ -25,6 +26,11 @@ from storage.preparation import prepare
 from storage.unprivileged import STATE
 
 _numbers = itertools.count(1)
+
+# An API that runs within the tests logs through the standard library, where pytest collects it: stdout is a command's.
+structlog.configure(
+    wrapper_class=structlog.stdlib.BoundLogger, logger_factory=structlog.stdlib.LoggerFactory()
+)
 
 
 @pytest.fixture(scope="session")
@@ -81,6 +87,17 @@ def engine(database: URL) -> Iterator[Engine]:
     engine = databases.engine_for(database)
     yield engine
     engine.dispose()
+
+
+@pytest.fixture
+def figure(capsys: pytest.CaptureFixture[str]) -> Callable[[str], None]:
+    """Say a measured figure on the terminal, whatever pytest captures."""
+
+    def say(text: str) -> None:
+        with capsys.disabled():
+            print(f"\n  {text}")  # noqa: T201 - the figure is what a campaign is run for
+
+    return say
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -115,7 +115,7 @@ async def show_picture(run_id: UUID, context: Parts, caller: Reader) -> FileResp
 )
 async def show_series(
     run_id: UUID,
-    name: Literal["equity", "trades", "trials"],
+    name: Literal["equity", "trades", "fills", "weights", "trials"],
     context: Parts,
     caller: Reader,
     accept: Annotated[str | None, Header()] = None,

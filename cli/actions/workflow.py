@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from cli.client.api import Client, Json
@@ -221,11 +221,16 @@ def _run_row(run: Mapping[str, Any]) -> Json:
     """Return a run as a table shows it: what it is about, and times to the second."""
     request: Mapping[str, Any] = run.get("request") or {}
     about = [
-        request.get("symbol") or ", ".join(request.get("symbols") or ()),
+        request.get("symbol") or _some(request.get("symbols") or ()),
         short_strategy(request.get("strategy")),
     ]
     created = str(run.get("created_at") or "").partition(".")[0].replace("T", " ").removesuffix("Z")
     return {**run, "about": " ".join(filter(None, about)), "created": created}
+
+
+def _some(symbols: Sequence[str]) -> str:
+    more = len(symbols) - 3
+    return ", ".join(symbols[:3]) + (f" and {more} more" if more > 0 else "")
 
 
 def _run_facts(run: Mapping[str, Any]) -> dict[str, Any]:

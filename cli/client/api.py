@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from typing import Any, Final, Self
@@ -77,6 +77,38 @@ class Client:
         """Run once more what a run did: same request, same snapshot."""
         return self._start(f"{ROOT}/workflows/runs/{_part(run_id)}/reproduce", None)
 
+    def retry(self, run_id: str) -> Started:
+        """Try once more what a run did not complete."""
+        return self._start(f"{ROOT}/workflows/runs/{_part(run_id)}/retry", None)
+
+    def approve(self, run_id: str, given: Mapping[str, Any] | None) -> Json:
+        """Let a run that waits go on, with the fields that it asked for."""
+        return self._object("POST", f"{ROOT}/workflows/runs/{_part(run_id)}/approve", {"input": given})
+
+    def reject(self, run_id: str) -> Json:
+        """End a run that waits."""
+        return self._object("POST", f"{ROOT}/workflows/runs/{_part(run_id)}/reject")
+
+    def schedules(self) -> list[Json]:
+        """Return the schedules of all workflows."""
+        return self._items(f"{ROOT}/workflows/schedules")
+
+    def put_schedule(self, name: str, wanted: Mapping[str, Any]) -> Json:
+        """Make a schedule, or replace the one of its slug."""
+        return self._object("PUT", f"{ROOT}/workflows/{_part(name)}/schedule", wanted)
+
+    def switch_schedules(self, name: str, slug: str | None, *, active: bool) -> list[Json]:
+        """Switch one schedule of a workflow, or all, on or off; return them as they stand."""
+        step = "resume" if active else "pause"
+        path = f"{ROOT}/workflows/{_part(name)}/schedule/{step}"
+        query = f"?slug={_part(slug)}" if slug else ""
+        items: list[Json] = self._object("POST", path + query)["items"]
+        return items
+
+    def remove_schedule(self, name: str, slug: str) -> None:
+        """Remove a schedule."""
+        self._wire.request("DELETE", f"{ROOT}/workflows/{_part(name)}/schedule?slug={_part(slug)}")
+
     def cancel(self, run_id: str) -> Json:
         """Ask a run to stop; it is CANCELLED a little later."""
         return self._object("POST", f"{ROOT}/workflows/runs/{_part(run_id)}/cancel")
@@ -139,6 +171,23 @@ class Client:
     def strategy(self, name: str) -> Json:
         """Return one strategy: parameters, defaults, search space."""
         return self._object("GET", f"{ROOT}/strategies/{_part(name)}")
+
+    def check_strategy(self, name: str, request: Mapping[str, Any]) -> Json:
+        """Have a strategy tried on stored bars; return what was found."""
+        return self._object("POST", f"{ROOT}/strategies/{_part(name)}/check", body=dict(request))
+
+    def compare(self, run_ids: Sequence[str], sort: str | None = None) -> Json:
+        """Return finished runs side by side."""
+        answer: Json = self._wire.request(
+            "GET", f"{ROOT}/strategies/compare", query=_compared(run_ids, sort)
+        ).json()
+        return answer
+
+    def comparison_page(self, run_ids: Sequence[str], sort: str | None = None) -> bytes:
+        """Return finished runs side by side as an HTML page."""
+        headers = {"Accept": "text/html, application/problem+json"}
+        query = _compared(run_ids, sort)
+        return self._wire.request("GET", f"{ROOT}/strategies/compare", query=query, headers=headers).body
 
     def symbols(self, **query: object) -> list[Json]:
         """Return the symbols of the lake."""
@@ -243,6 +292,10 @@ class Client:
             if not cursor or (isinstance(limit, int) and len(found) >= limit):
                 return found[:limit] if isinstance(limit, int) else found
             query["cursor"] = cursor
+
+
+def _compared(run_ids: Sequence[str], sort: str | None) -> dict[str, object]:
+    return {"runs": list(run_ids), "sort": sort}
 
 
 def _part(name: str) -> str:

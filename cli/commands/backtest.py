@@ -75,6 +75,14 @@ def backtest(
             "--in-process", help="Run the flow in this process, for debugging.", rich_help_panel=RUN
         ),
     ] = False,
+    watch: Annotated[
+        bool,
+        typer.Option(
+            "--watch",
+            help="Run again whenever the strategy's file changes, beside the run before; Ctrl-C ends it.",
+            rich_help_panel=RUN,
+        ),
+    ] = False,
 ) -> None:
     """Simulate a strategy on stored bars and show its metrics beside buy-and-hold's.
 
@@ -110,6 +118,11 @@ def backtest(
         from cli.actions.interactive import ask
 
         values = ask(values)
+    if watch:
+        from cli.actions.watch import watch_backtest
+
+        watch_backtest(values, in_process=in_process, open_report=open_report)
+        return
     run_backtest(values, in_process=in_process, open_report=open_report)
 
 

@@ -56,12 +56,25 @@ def optimize(
         ),
     ] = None,
     method: Annotated[
-        Literal["grid", "random"] | None,
-        typer.Option(help="All combinations, or some drawn (default: grid).", rich_help_panel=_SEARCH),
+        Literal["grid", "random", "tpe"] | None,
+        typer.Option(
+            help="All combinations, or some: drawn, or chosen by what was found so far (default: grid).",
+            rich_help_panel=_SEARCH,
+        ),
     ] = None,
     trials: Annotated[
         str | None,
-        typer.Option(metavar="N", help="Combinations to draw (random).", rich_help_panel=_SEARCH),
+        typer.Option(
+            metavar="N", help="Combinations to try (random, tpe; default: 200).", rich_help_panel=_SEARCH
+        ),
+    ] = None,
+    patience: Annotated[
+        str | None,
+        typer.Option(
+            metavar="N",
+            help="Stop when so many trials in a row have not bettered the best (random, tpe).",
+            rich_help_panel=_SEARCH,
+        ),
     ] = None,
     objective: Annotated[
         str | None,
@@ -116,6 +129,14 @@ def optimize(
             metavar="BARS", help="Left out between training and test (default: 0).", rich_help_panel=_WALK
         ),
     ] = None,
+    embargo: Annotated[
+        str | None,
+        typer.Option(
+            metavar="BARS",
+            help="After each test, that no later training is measured on (default: 0).",
+            rich_help_panel=_WALK,
+        ),
+    ] = None,
     start: Start = None,
     end: End = None,
     timeframe: Timeframe = None,
@@ -155,6 +176,7 @@ def optimize(
         "train": train,
         "anchored": anchored or None,
         "purge": purge,
+        "embargo": embargo,
     }
     values: dict[str, Any] = {
         "symbol": symbol,
@@ -163,6 +185,7 @@ def optimize(
         "params": pairs(param or []) or None,
         "method": method,
         "trials": trials,
+        "patience": patience,
         "objective": objective,
         "min_trades": min_trades,
         "max_drawdown": max_drawdown,

@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from cli.commands import compare, strategy_kit
 from cli.commands.complete import complete_strategy
 
 
@@ -36,3 +37,5 @@ def register(app: typer.Typer) -> None:
     """Put the commands on the group."""
     app.command("list")(list_strategies)
     app.command()(show)
+    strategy_kit.register(app)
+    compare.register(app)

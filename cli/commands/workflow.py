@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from cli.commands import workflow_steps
 from cli.commands.complete import complete_workflow
 
 RunId = Annotated[str, typer.Argument(metavar="RUN_ID", help="Id of the run, as `workflow runs` shows it.")]
@@ -122,3 +123,4 @@ def register(app: typer.Typer) -> None:
     app.command("list")(list_workflows)
     for command in (show, run, runs, logs, cancel, result, reproduce):
         app.command()(command)
+    workflow_steps.register(app)

@@ -50,12 +50,15 @@ def prepare(model: type[Request], values: Mapping[str, Any]) -> Prepared:
     if "strategy" not in model.model_fields:
         return Prepared(validated(model, given))
     request = validated(model, given)
-    strategy, file, stored = _strategy(request.strategy)  # type: ignore[attr-defined] # it has the field, see above
+    named: str | None = request.strategy  # type: ignore[attr-defined] # it has the field, see above
+    if named is None:
+        return Prepared(request)
+    strategy, file, stored = _strategy(named)
     params = given.get("params") or {}
     if strategy is None or model is OptimizeRequest:  # part of a combination is no strategy yet
         params = {name: literal(v) if isinstance(v, str) else v for name, v in params.items()}
     else:
-        params = typed(strategy, params, request.direction)  # type: ignore[attr-defined] # as above
+        params = typed(strategy, params, getattr(request, "direction", "long"))
     changed = given | {"strategy": stored} | ({"params": params} if params else {})
     checked = validated(model, changed)
     if strategy is not None and isinstance(checked, OptimizeRequest):
@@ -70,10 +73,25 @@ def prepare_flat(model: type[Request], given: Mapping[str, str]) -> Prepared:
     parameters: list[str] = []
     if "strategy" in model.model_fields:
         named = given.get("strategy") or model.model_fields["strategy"].default
-        parameters = strategy_parameters(_strategy(named)[0])
+        parameters = strategy_parameters(_strategy(named)[0]) if named else []
         if not parameters and is_remote():
             parameters = [name for name in given if name not in model.model_fields and "." not in name]
     return prepare(model, fields_of(model, given, parameters))
+
+
+def prepare_check(name: str, values: Mapping[str, Any]) -> tuple[str, Prepared]:
+    """Return the name by which the engine knows a strategy, and the checked request to try it; errors as `prepare`."""
+    from gpt_trader.strategies.check_request import CheckRequest
+
+    given = {field: value for field, value in values.items() if value is not None}
+    request = validated(CheckRequest, given)
+    strategy, file, stored = _strategy(name)
+    params = given.get("params") or {}
+    if strategy is None:
+        params = {field: literal(v) if isinstance(v, str) else v for field, v in params.items()}
+    else:
+        params = typed(strategy, params, request.direction)
+    return stored, Prepared(validated(CheckRequest, given | {"params": params}), file)
 
 
 def _strategy(name: str) -> tuple[type[Strategy] | None, StrategyFile | None, str]:

@@ -53,6 +53,18 @@ def progress(title: str) -> Iterator[Show]:
         yield draw
 
 
+@contextmanager
+def waiting(what: str) -> Iterator[None]:
+    """Show on a terminal that an answer is waited for, until the end of the block."""
+    if current().quiet or plain_terminal():
+        yield
+        return
+    from rich.console import Console
+
+    with Console(stderr=True, highlight=False).status(what):
+        yield
+
+
 def _line(event: Event) -> None:
     facts = event.data
     if event.type == "state":

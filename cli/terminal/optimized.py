@@ -31,6 +31,8 @@ def optimized(result: Mapping[str, Any], links: Mapping[str, str]) -> Iterable[R
         f"{result['start']} → {result['end']}, {result['bars']} bars; {counts['run']} combinations tried, "
         f"{counts['skipped']} skipped, {counts['failed']} failed; {result['verified']} verified by vectorbt"
     )
+    if result.get("stopped"):
+        yield _stopped(result["stopped"])
     yield ""
     yield Text(f"verdict: {judged['verdict']}", style=_STYLES.get(judged["verdict"], ""))
     for reason in judged["reasons"]:
@@ -58,6 +60,7 @@ def optimized(result: Mapping[str, Any], links: Mapping[str, str]) -> Iterable[R
             "result": result.get("result_hash"),
             "report": artifacts.get("report"),
             "trials": artifacts.get("trials"),
+            "Optuna": result.get("optuna_study"),
             "Prefect": links.get("prefect"),
         }
     )
@@ -75,6 +78,14 @@ def trial_rows(result: Mapping[str, Any]) -> list[Row]:
     ]
 
 
+def _stopped(stopped: Mapping[str, Any]) -> str:
+    """Return that a search stopped before its budget was spent, and why."""
+    best = stopped["best_trial"]
+    since = f"none after trial {best} was better" if best else "none could be chosen"
+    done = f"{stopped['trials']} of {stopped['of']} trials"
+    return f"stopped early, after {done}: {since} (patience {stopped['patience']})"
+
+
 def _written(entry: Mapping[str, Any]) -> Row:
     metrics = {
         name: f"{value * 100:,.2f} %" if fraction and isinstance(value, int | float) else _number(value)
@@ -90,6 +101,7 @@ def _number(value: object) -> str:
 
 def _walked(walk: Mapping[str, Any]) -> Iterable[RenderableType]:
     how = "anchored" if walk["anchored"] else "rolling"
+    how += f", embargo {walk['embargo']}" if walk.get("embargo") else ""
     yield f"walk-forward, {walk['windows']} windows ({how}), {walk['bars']} bars unseen when choosing"
     yield pairs(
         {

@@ -5,41 +5,29 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
+from cli.terminal.allocated import holdings, portfolio_heading
 from cli.terminal.ingested import ingested
+from cli.terminal.metrics import METRICS, right_aligned, written
 from cli.terminal.optimized import optimized, trial_rows
 from cli.terminal.render import Row, emit, grid, pairs, short_strategy, shown
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-#: Metric → (its words, how it is written). A metric that is not here is shown by its own name.
-_METRICS: Final[Mapping[str, tuple[str, str]]] = {
-    "total_return": ("total return", "percent"),
-    "annualized_return": ("annualized return", "percent"),
-    "annualized_volatility": ("annualized volatility", "percent"),
-    "sharpe": ("Sharpe", "ratio"),
-    "sortino": ("Sortino", "ratio"),
-    "calmar": ("Calmar", "ratio"),
-    "max_drawdown": ("max drawdown", "percent"),
-    "max_drawdown_bars": ("  its length, bars", "count"),
-    "exposure": ("exposure", "percent"),
-    "turnover": ("turnover a year", "ratio"),
-    "trades": ("trades", "count"),
-    "win_rate": ("win rate", "percent"),
-    "profit_factor": ("profit factor", "ratio"),
-    "expectancy": ("expectancy", "money"),
-    "average_trade": ("average trade", "percent"),
-    "best_trade": ("best trade", "percent"),
-    "worst_trade": ("worst trade", "percent"),
-    "costs": ("costs paid", "money"),
-    "final_equity": ("final equity", "money"),
-}
 #: Said by the column of buy-and-hold, not by a row.
 _SAID_ELSEWHERE: Final = frozenset({"benchmark_return"})
 
 
-def show_result(result: Mapping[str, Any], *, links: Mapping[str, str] | None = None) -> None:
-    """Write a result in the format that was asked for; JSON and YAML hold it as the API gave it."""
+def show_result(
+    result: Mapping[str, Any],
+    *,
+    links: Mapping[str, str] | None = None,
+    previous: Mapping[str, Any] | None = None,
+) -> None:
+    """Write a result in the format that was asked for; JSON and YAML hold it as the API gave it.
+
+    `previous`: the result of the backtest before, whose metrics a table shows beside.
+    """
     if result.get("flow") == "data":
         emit(dict(result), table=lambda: ingested(result, links or {}), rows=lambda: result["series"])
         return
@@ -51,32 +39,43 @@ def show_result(result: Mapping[str, Any], *, links: Mapping[str, str] | None = 
         return
     emit(
         dict(result),
-        table=lambda: _backtest(result, links or {}),
+        table=lambda: _backtest(result, links or {}, previous),
         rows=lambda: [{"metric": name, "value": value} for name, value in result["metrics"].items()],
     )
 
 
-def _backtest(result: Mapping[str, Any], links: Mapping[str, str]) -> Iterable[RenderableType]:
+def _backtest(
+    result: Mapping[str, Any], links: Mapping[str, str], previous: Mapping[str, Any] | None
+) -> Iterable[RenderableType]:
     from rich.text import Text
 
     metrics: Mapping[str, Any] = result["metrics"]
     benchmark = _benchmark(result)
-    title = Text(f"{result['symbol']}  {short_strategy(result['strategy'])}", style="bold")
-    params = shown(result.get("params") or {})
-    title.append(f"({params})" if params else "", style="not bold")
-    yield title
-    yield f"{_day(result.get('start'))} → {_day(result.get('end'))}, {result.get('bars')} bars"
+    before: Mapping[str, Any] = previous["metrics"] if previous else {}
+    portfolio = result.get("flow") == "portfolio"
+    yield from portfolio_heading(result) if portfolio else _heading(result)
     yield ""
-    names = [name for name in [*_METRICS, *metrics] if name in metrics and name not in _SAID_ELSEWHERE]
+    names = [name for name in [*METRICS, *metrics] if name in metrics and name not in _SAID_ELSEWHERE]
     rows = [
         {
-            "metric": _METRICS.get(name, (name.replace("_", " "), ""))[0],
-            "strategy": _written(name, metrics[name]),
-            "held": _written(name, benchmark[name]) if name in benchmark else "",
+            "metric": METRICS.get(name, (name.replace("_", " "), ""))[0],
+            "strategy": written(name, metrics[name]),
+            "held": written(name, benchmark[name]) if name in benchmark else "",
+            "before": written(name, before[name]) if name in before else "",
         }
         for name in dict.fromkeys(names)
     ]
-    yield _right(rows, {"metric": "", "strategy": "strategy", "held": "buy and hold"})
+    beside = {"before": "run before"} if previous else {}
+    columns = {
+        "metric": "",
+        "strategy": "portfolio" if portfolio else "strategy",
+        **beside,
+        "held": "buy and hold",
+    }
+    yield right_aligned(rows, columns)
+    if portfolio:
+        yield ""
+        yield from holdings(result)
     for said in result.get("warnings") or ():
         yield Text(f"⚠ {said}", style="yellow")
     yield ""
@@ -92,14 +91,14 @@ def _backtest(result: Mapping[str, Any], links: Mapping[str, str]) -> Iterable[R
     )
 
 
-def _right(rows: Iterable[Row], columns: Mapping[str, str]) -> RenderableType:
-    from rich.table import Table
+def _heading(result: Mapping[str, Any]) -> Iterable[RenderableType]:
+    from rich.text import Text
 
-    table = grid(rows, columns)
-    assert isinstance(table, Table)
-    for column in table.columns[1:]:
-        column.justify = "right"
-    return table
+    title = Text(f"{result['symbol']}  {short_strategy(result['strategy'])}", style="bold")
+    params = shown(result.get("params") or {})
+    title.append(f"({params})" if params else "", style="not bold")
+    yield title
+    yield f"{_day(result.get('start'))} → {_day(result.get('end'))}, {result.get('bars')} bars"
 
 
 def _benchmark(result: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -118,19 +117,6 @@ def _benchmark(result: Mapping[str, Any]) -> Mapping[str, Any]:
         return {name: value for name, value in found.items() if name not in once}
     held = result["metrics"].get("benchmark_return")
     return {} if held is None else {"total_return": held}
-
-
-def _written(name: str, value: object) -> str:
-    kind = _METRICS.get(name, ("", ""))[1]
-    if not isinstance(value, int | float) or isinstance(value, bool):
-        return shown(value)
-    if kind == "percent":
-        return f"{value * 100:,.2f} %"
-    if kind == "ratio":
-        return f"{value:,.2f}"
-    if kind == "money":
-        return f"{value:,.2f}"
-    return f"{value:,}" if isinstance(value, int) else shown(value)
 
 
 def _day(value: object) -> str:

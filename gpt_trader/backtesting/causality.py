@@ -10,7 +10,7 @@ from gpt_trader.backtesting.result import iso
 from gpt_trader.errors import Problem, Refused
 
 if TYPE_CHECKING:
-    from gpt_trader.bars import Bars
+    from gpt_trader.bars import Bars, Floats
     from gpt_trader.strategies.base import Strategy
 
 #: In how many places history is cut off; each costs one more call of `targets` on what is left.
@@ -39,19 +39,32 @@ def require_causal(strategy: Strategy, bars: Bars, first: int) -> None:
     targets = np.asarray(strategy.targets(bars, first), dtype=np.float64)
     if targets.shape != (len(bars),):
         return  # no targets at all, as the engine will say
-    for cut in np.unique(np.linspace(first + 1, len(bars) - 1, CUTS).astype(int)).tolist():
+    for cut in cut_points(first, len(bars), CUTS):
         seen = np.asarray(strategy.targets(bars[:cut], first), dtype=np.float64)
         if seen.shape != (cut,):
             raise _refusal(strategy, f"targets() returned shape {seen.shape} for {cut} bars")
-        both_undefined = np.isnan(seen) & np.isnan(targets[:cut])  # refused by the engine, with its own words
-        differs = np.flatnonzero((seen != targets[:cut]) & ~both_undefined)
-        if len(differs):
-            bar = int(differs[0])
+        bar = first_difference(targets, seen)
+        if bar is not None:
             raise _refusal(
                 strategy,
                 f"it looks into the future: the target at {iso(bars.time[bar])} is {targets[bar]:g} with all bars "
                 f"known and {seen[bar]:g} when history ends at {iso(bars.time[cut - 1])}",
             )
+
+
+def cut_points(first: int, bars: int, count: int) -> list[int]:
+    """Return at most `count` places to cut history off, spread over the range: index of the first bar that is gone."""
+    return np.unique(np.linspace(first + 1, bars - 1, count).astype(int)).tolist() if bars - first > 1 else []
+
+
+def first_difference(targets: Floats, seen: Floats) -> int | None:
+    """Return the first bar at which `seen`, shape (k,), is not `targets`[:k]; None where there is none.
+
+    To the bit, as the law has it. Undefined (NaN) on both sides is the same: the engine refuses that in its own words.
+    """
+    known = targets[: len(seen)]
+    differs = np.flatnonzero((seen != known) & ~(np.isnan(seen) & np.isnan(known)))
+    return int(differs[0]) if len(differs) else None
 
 
 def _refusal(strategy: Strategy, message: str) -> Refused:

@@ -10,8 +10,8 @@ import numpy as np
 from markupsafe import Markup
 from numpy.typing import NDArray
 
-from gpt_trader.bars import Floats
-from gpt_trader.optimization.drawing import (
+from gpt_trader.backtesting.report.drawing import (
+    LETTER,
     WIDTH,
     Scale,
     Written,
@@ -24,11 +24,16 @@ from gpt_trader.optimization.drawing import (
     ticks,
     under,
 )
+from gpt_trader.backtesting.report.formats import percent
+from gpt_trader.bars import Floats
+from gpt_trader.optimization.neighborhood import value_places
 from gpt_trader.optimization.result import OptimizeResult
-from gpt_trader.optimization.surface import value_places, varied, written
+from gpt_trader.optimization.surface import varied, written
 
 _SHADES: Final = 5
 _BINS: Final = 40
+#: Height of a row whose words can be read.
+_READABLE: Final = 13.0
 
 
 def parallel(result: OptimizeResult, places: Sequence[int], written_as: Written) -> Markup:
@@ -123,29 +128,62 @@ def histogram(found: Distribution, written_as: Written, luck: float | None = Non
 
 
 def timeline(walk: Mapping[str, Any]) -> Markup:
-    """Return the walk as rows of dashes, one a window: what it was chosen on, and what it was tested on."""
-    rows, left, right, top = walk["each"], 34.0, WIDTH - 12, 8.0
+    """Return the walk as rows of bars along time, one a window: what it was chosen on, and what it was tested on.
+
+    Beside them, where rows are high enough to read: what the test made, and the combination that made it.
+    """
+    rows, left = walk["each"], 34.0
     height = min(22.0, max(5.0, 700 / len(rows)))
+    worded = height >= _READABLE
+    top = 22.0 if worded else 8.0
+    letters = min(44, max(11, *(len(_combination(row)) for row in rows)))
+    words = WIDTH - 4 - LETTER * letters
+    right = words - 100 if worded else WIDTH - 12
     spans = np.array([[_time(moment) for moment in (*row["train"], *row["test"])] for row in rows])
     first, second = spans.min(), np.timedelta64(1, "s")
     length = float((spans.max() - first) / second)
     x = left + (right - left) * ((spans - first) / second) / length
-    parts = []
+    parts = (
+        [text(words - 14, top - 8, "return, tested", "end"), text(words, top - 8, "combination")]
+        if worded
+        else []
+    )
     for at, (row, (train, train_end, test, test_end)) in enumerate(zip(rows, x.tolist(), strict=True)):
-        y = top + (at + 0.1) * height
-        made = "held" if row["params"] is None else "gain" if row["test_return"] > 0 else "loss"
+        y, made = top + (at + 0.1) * height, _made(row)
         for name, start, end, said in (
             ("train", train, train_end, "chosen on {} to {}".format(*_days(row["train"]))),
             (f"test {made}", test, test_end, "tested on {} to {}".format(*_days(row["test"]))),
         ):
             bar = f"M{start:.1f} {y:.1f}H{max(end, start + 1):.1f}v{height * 0.8:.1f}H{start:.1f}z"
-            parts.append(path(name, bar, f"window {at + 1}: {said}"))
-        if at % every(height, 13) == 0:
-            parts.append(text(4, y + height * 0.4 + 4, str(at + 1)))
+            parts.append(path(name, bar, f"window {at + 1}: {said}; {_outcome(row)}"))
+        baseline = y + height * 0.4 + 4
+        if at % every(height, _READABLE) == 0:
+            parts.append(text(4, baseline, str(at + 1)))
+        if worded:
+            parts.append(
+                text(words - 14, baseline, percent(row["test_return"], 1, signed=True), f"end {made}")
+            )
+            parts.append(text(words, baseline, _combination(row), most=letters))
     bottom = top + height * len(rows)
     parts += under(left, right, bottom + 18, lambda share: str(first + int(share * length) * second)[:10])
-    label = f"Training and test stretches of {len(rows)} windows; the table below has the dates"
+    label = f"Training and test stretches of {len(rows)} windows; the table below has the numbers"
     return svg("walk", bottom + 28, label, parts)
+
+
+def _made(row: Mapping[str, Any]) -> str:
+    """Return the class of what a window's test made."""
+    return "held" if row["params"] is None else "gain" if row["test_return"] > 0 else "loss"
+
+
+def _outcome(row: Mapping[str, Any]) -> str:
+    made = percent(row["test_return"], 1, signed=True)
+    return f"{_combination(row)} made {made} in {row['trades']} trades"
+
+
+def _combination(row: Mapping[str, Any]) -> str:
+    if row["params"] is None:
+        return "none: cash was held"
+    return ", ".join(f"{name} {written(value)}" for name, value in row["params"].items())
 
 
 def _days(stretch: Sequence[str]) -> list[str]:

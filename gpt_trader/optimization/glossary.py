@@ -6,10 +6,7 @@ import math
 from typing import Final
 
 from gpt_trader.backtesting.report.formats import number, percent
-from gpt_trader.backtesting.report.glossary import GLOSSARY, Entry
-
-#: Metric → how it is named and written, as in a backtest's report.
-METRICS: Final = {entry.field: entry for entries in GLOSSARY.values() for entry in entries}
+from gpt_trader.backtesting.report.glossary import Entry
 
 
 def _whole(value: float | None) -> str:

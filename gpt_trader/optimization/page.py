@@ -2,26 +2,25 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
-from importlib import resources
 from typing import Any, Final
 
 import numpy as np
-from jinja2 import Environment, StrictUndefined, Template
+from jinja2 import Template
 from markupsafe import Markup
 
 from gpt_trader.backtesting.report import formats
-from gpt_trader.backtesting.report.glossary import GLOSSARY, Entry
+from gpt_trader.backtesting.report.drawing import Written
+from gpt_trader.backtesting.report.glossary import GLOSSARY, METRICS, Entry
 from gpt_trader.backtesting.report.page import display_name
 from gpt_trader.backtesting.report.sketch import sketch
+from gpt_trader.backtesting.report.static_page import static_template
 from gpt_trader.optimization import charts, pictures
-from gpt_trader.optimization.drawing import Written
-from gpt_trader.optimization.glossary import JUDGED, METRICS, WALKED
+from gpt_trader.optimization.glossary import JUDGED, WALKED
+from gpt_trader.optimization.neighborhood import neighbors
 from gpt_trader.optimization.ranking import allowed, ranked
 from gpt_trader.optimization.result import OptimizeResult, summary
 from gpt_trader.optimization.study import FAILED
@@ -132,17 +131,18 @@ def _threads(result: OptimizeResult, written_as: Written) -> _Threads | None:
 
 
 def _neighbors(result: OptimizeResult) -> list[tuple[dict[str, Any], float, str]]:
-    """Return the best and the combinations one step from it: parameters, objective (NaN: none), what became of it."""
-    space, screened, best = result.study.space, result.screened, result.numbers[0]
-    rows = []
-    for number in (best, *space.neighbors(best)):
-        (places,) = np.nonzero(screened.number == number)
-        value = float(result.objective[places[0]]) if len(places) else float("nan")
-        state = (
-            "not tried" if not len(places) else ("undefined", "skipped", "failed")[screened.state[places[0]]]
+    """Return the best and its neighbors: parameters, objective (NaN: none), what became of it."""
+    space, screened = result.study.space, result.screened
+    best = screened.number.tolist().index(result.numbers[0])
+    near = neighbors(space, screened.number, best, result.study.request.method)
+    return [
+        (
+            space.at(int(screened.number[at])),
+            float(result.objective[at]),
+            "best" if at == best else ("undefined", "skipped", "failed")[screened.state[at]],
         )
-        rows.append((space.at(number), value, "best" if number == best else state))
-    return rows
+        for at in (best, *near.tolist())
+    ]
 
 
 def _reasons(result: OptimizeResult, told: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
@@ -181,17 +181,8 @@ def _provenance(shown: Mapping[str, Any], run_id: str, created_at: str) -> list[
         ("best backtest's result hash", shown["best"]["result_hash"]),
         ("bars hash", shown["bars_hash"]),
         ("result schema", str(shown["schema_version"])),
-        *_flattened(shown["provenance"]),
+        *formats.flattened(shown["provenance"]),
     ]
-
-
-def _flattened(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
-    for key, value in values.items():
-        name = f"{prefix}{key}".replace("_", " ")
-        if isinstance(value, Mapping):
-            yield from _flattened(value, f"{name} · ")
-        else:
-            yield name, f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def cell(over: Surface, *at: int) -> str | float:
@@ -202,23 +193,14 @@ def cell(over: Surface, *at: int) -> str | float:
 
 @cache
 def _template() -> Template:
-    """Return the compiled template with the page's constant parts: the report's style and ours, and their policy."""
-    environment = Environment(
-        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, auto_reload=False
+    return static_template(
+        "optimize",
+        {
+            "number": formats.number,
+            "money": formats.money,
+            "percent": formats.percent,
+            "moment": formats.moment,
+            "written": written,
+            "cell": cell,
+        },
     )
-    environment.filters.update(
-        number=formats.number,
-        money=formats.money,
-        percent=formats.percent,
-        moment=formats.moment,
-        written=written,
-        cell=cell,
-    )
-    assets = resources.files("gpt_trader.backtesting.report").joinpath("assets")
-    style = "".join(assets.joinpath(name).read_text("utf-8") for name in ("report.css", "optimize.css"))
-    digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
-    environment.globals.update(
-        style=Markup(style),  # noqa: S704  our own files: nothing of a result is in them
-        policy=f"default-src 'none'; style-src 'sha256-{digest}'; base-uri 'none'; form-action 'none'",
-    )
-    return environment.from_string(assets.joinpath("optimize.html.j2").read_text("utf-8"))

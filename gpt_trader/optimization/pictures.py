@@ -8,7 +8,7 @@ from typing import Final
 import numpy as np
 from markupsafe import Markup
 
-from gpt_trader.optimization.drawing import (
+from gpt_trader.backtesting.report.drawing import (
     LETTER,
     LONGEST,
     WIDTH,
@@ -136,8 +136,8 @@ def _struck(state: int, x: float, y: float, width: float, height: float) -> str:
 
 
 def _legend(scale: Scale, written_as: Written) -> Markup:
-    swatches = [path(f"cell s{n}", box(700 + 16 * n, 4, 16, 10)) for n in range(scale.shades)]
-    ends = [text(694, 13, written_as(scale.low), "end"), text(866, 13, written_as(scale.high))]
+    swatches = [path(f"cell s{n}", box(790 + 16 * n, 4, 16, 10)) for n in range(scale.shades)]
+    ends = [text(784, 13, written_as(scale.low), "end"), text(956, 13, written_as(scale.high))]
     return Markup("").join([*swatches, *ends])
 
 

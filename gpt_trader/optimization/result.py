@@ -28,7 +28,8 @@ class OptimizeResult:
     """Everything an optimization found. `objective` is (m,), a value a trial, NaN where it was not run or undefined.
 
     `top` are backtests by the engine of record, the best first, `numbers` their combinations; `verified` is how many
-    trials it was held against.
+    trials it was held against. `stopped` is `search.Search.stopped`; `optuna_study` names the study that keeps the
+    trials for Optuna's tools (None: a search that does not adapt is not kept there).
     """
 
     study: Study
@@ -43,6 +44,8 @@ class OptimizeResult:
     provenance: dict[str, Any] = field(default_factory=dict)
     data_quality: dict[str, Any] | None = None
     warnings: tuple[str, ...] = ()
+    stopped: dict[str, Any] | None = None
+    optuna_study: str | None = None
 
     @property
     def result_hash(self) -> str:
@@ -81,7 +84,7 @@ def choose(
     best = [int(screened.number[place]) for place in order[: request.top]]
     rest = [int(screened.number[place]) for place in order[request.top :]]
     drawn = np.random.default_rng(request.seed).permutation(len(rest))[:SAMPLED]
-    verified = study.verify([*best, *(rest[place] for place in drawn)])
+    verified = study.verify([*best, *(rest[place] for place in drawn)], screened)
     backtests = [
         engine.simulate(
             study.bars,
@@ -128,6 +131,8 @@ def summary(result: OptimizeResult) -> dict[str, Any]:
         "bars": len(traded),
         "periods_a_year": best.periods_a_year,
         "trials": result.screened.counts(),
+        "stopped": result.stopped,
+        "optuna_study": result.optuna_study,
         "verified": result.verified,
         "reasons": _reasons(result.screened),
         "best": _entry(best, request.objective),

@@ -17,6 +17,8 @@ from gpt_trader.strategies.registry import parameter_names
 
 #: Each trial keeps 344 bytes: so many are 86 MB.
 LARGEST_GRID: Final = 250_000
+#: Combinations that any search may have: their numbers are 64-bit.
+LARGEST_SPACE: Final = 2**63 - 1
 DEFAULT_DRAWS: Final = 200
 
 
@@ -61,16 +63,6 @@ class SearchSpace:
             number = number * length + place
         return number
 
-    def neighbors(self, number: int) -> list[int]:
-        """Return the combinations one step away in one parameter: at most two a parameter."""
-        places = self.places(number)
-        return [
-            self.number((*places[:axis], place, *places[axis + 1 :]))
-            for axis, length in enumerate(self.shape)
-            for place in (places[axis] - 1, places[axis] + 1)
-            if 0 <= place < length
-        ]
-
 
 def search_space(strategy: type[Strategy], request: OptimizeRequest) -> SearchSpace:
     """Return what a request searches: its own values, else those that the strategy declares.
@@ -79,13 +71,17 @@ def search_space(strategy: type[Strategy], request: OptimizeRequest) -> SearchSp
     values or one that it never takes, or a grid is too large.
     """
     known = parameter_names(strategy)
-    for field, names in (("space", request.space), ("params", request.params)):
+    for field, names in (
+        ("space", request.space),
+        ("params", request.params),
+        ("search_space", strategy.search_space),
+    ):
         for name in names:
             if name not in known:
                 raise UnknownName.among(f"{field}.{name}", name, known)
     declared: dict[str, Any] = {**strategy.search_space, **request.space}
     values = {
-        name: _values(name, declared[name])
+        name: _values(name, declared[name], strategy.model_fields[name].annotation)
         for name in known
         if name in declared and name not in request.params
     }
@@ -94,6 +90,11 @@ def search_space(strategy: type[Strategy], request: OptimizeRequest) -> SearchSp
         message = "names nothing to search, and the strategy declares nothing: give it values"
         raise Refused.of(Problem("space", request.space, message, allowed=allowed))
     space = SearchSpace(values, dict(request.params))
+    if space.size > LARGEST_SPACE:
+        message = f"has {space.size:.1e} combinations"
+        raise Refused.of(
+            Problem("space", None, message, allowed=f"at most {LARGEST_SPACE:.1e}: coarser steps")
+        )
     some = {**space.fixed, **{name: several[0] for name, several in values.items()}}
     for name, value in request.params.items():
         _require_taken(strategy, f"params.{name}", name, [value], some)
@@ -112,7 +113,7 @@ def trial_numbers(space: SearchSpace, request: OptimizeRequest) -> list[int]:
         return list(range(space.size))
     wanted = min(request.trials or DEFAULT_DRAWS, space.size)
     random = np.random.default_rng(request.seed)
-    if space.size <= LARGEST_GRID:
+    if space.size <= 4 * LARGEST_GRID:
         drawn: list[int] = random.permutation(space.size)[:wanted].tolist()
         return drawn
     found: dict[int, None] = {}
@@ -121,19 +122,33 @@ def trial_numbers(space: SearchSpace, request: OptimizeRequest) -> list[int]:
     return list(found)
 
 
-def _values(name: str, given: ValueRange | Sequence[ParamValue]) -> tuple[ParamValue, ...]:
+def _values(name: str, given: ValueRange | Sequence[ParamValue], kind: object) -> tuple[ParamValue, ...]:
+    """Return the values of a parameter of this type, each once, numbers in order: neighbors are then near."""
     if isinstance(given, ValueRange):
         if not _within_grid(given):
             message = f"has more than {LARGEST_GRID:,} values"
             raise Refused.of(Problem(f"space.{name}", None, message, allowed=f"at most {LARGEST_GRID:,}"))
         count = math.floor((given.high - given.low) / given.step + 1e-9) + 1
         return tuple(given.low + given.step * k for k in range(count))
-    values = tuple(dict.fromkeys(given))
+    values = tuple(dict.fromkeys(_plain(value, kind) for value in given))
+    if all(type(value) in (int, float) for value in values):
+        values = tuple(sorted(values))
     if not values:
         raise Refused.of(
             Problem(f"space.{name}", [], "has no values", allowed='a list, or {"low", "high", "step"}')
         )
     return values
+
+
+def _plain(value: Any, kind: object) -> ParamValue:  # noqa: ANN401 - whatever a strategy declares
+    """Return a value as Python has it (numpy's too), and a number that is text as the number it is meant for."""
+    plain: ParamValue = value.item() if isinstance(value, np.generic) else value
+    if isinstance(plain, str) and kind in (int, float):
+        try:
+            return int(plain) if kind is int else float(plain)
+        except ValueError:  # the strategy says what is wrong with it
+            return plain
+    return plain
 
 
 def _within_grid(given: ValueRange) -> bool:
@@ -157,3 +172,5 @@ def _require_taken(
             own = [complaint for complaint in error.errors() if complaint["loc"][:1] == (name,)]
             if own:
                 raise Refused.of(Problem(field, value, own[0]["msg"].removeprefix("Value error, "))) from None
+        except Exception:  # noqa: BLE001, S112 - a user's validator: such a trial fails by itself, and is counted
+            continue

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Final
+from dataclasses import dataclass, replace
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +21,7 @@ from gpt_trader.requests import OptimizeRequest
 from gpt_trader.simulation import kernel
 from gpt_trader.strategies.base import Strategy
 from gpt_trader.strategies.registry import build
+from gpt_trader.strategies.user import portable, received
 
 #: What became of a trial.
 RUN: Final = 0
@@ -58,13 +59,43 @@ class Screened:
 
 @dataclass(frozen=True)
 class Study:
-    """What is searched, on which bars: `bars[first:]` are traded, those before are warm-up."""
+    """What is searched, on which bars: `bars[first:]` are traded, those before are warm-up.
+
+    `gaps` are stretches [start, stop) of them, in order, that strategies see and nothing is measured on: what lies
+    between is traded from cash, each piece with what the one before left: what is held before a gap is sold, at its
+    costs.
+    """
 
     bars: Bars
     first: int
     strategy: type[Strategy]
     space: SearchSpace
     request: OptimizeRequest
+    gaps: tuple[tuple[int, int], ...] = ()
+
+    @property
+    def pieces(self) -> list[slice]:
+        """Return the stretches of bars between the gaps, in order; those of a single bar are left out."""
+        edges = [self.first, *(edge for gap in self.gaps for edge in gap), len(self.bars)]
+        pairs = zip(edges[::2], edges[1::2], strict=True)
+        return [slice(start, stop) for start, stop in pairs if stop - start >= 2 or not self.gaps]
+
+    @property
+    def traded(self) -> Bars:
+        """Return the bars that trials are measured on, without the gaps."""
+        if not self.gaps:
+            return self.bars[self.first :]
+        rows = np.concatenate([np.arange(piece.start, piece.stop) for piece in self.pieces])
+        columns = ("time", "open", "high", "low", "close", "volume")
+        return replace(self.bars, **{name: getattr(self.bars, name)[rows] for name in columns})
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Pickle with the source of a user's strategy, which no other process could import."""
+        return {**vars(self), "strategy": portable(self.strategy)}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Take the pickled state in."""
+        vars(self).update(state, strategy=received(state["strategy"]))
 
     def candidate(self, number: int) -> Strategy:
         """Return the strategy with the combination of this number; raise Refused where it does not take it."""
@@ -75,27 +106,29 @@ class Study:
 
         One that the strategy refuses is skipped, one on which it raises has failed; either way the others go on.
         """
-        traded = self.bars[self.first :]
-        prices, terms = kernel.prices_of(traded), kernel.terms_of(self.request)
-        curve, change = kernel.Curve.empty(len(traded)), np.empty(len(traded))
+        pieces, terms = self._pieces(), kernel.terms_of(self.request)
+        bars = sum(len(prices.close) for _, prices in pieces)
+        curve, change = kernel.Curve.empty(bars), np.empty(bars)
         state = np.zeros(len(numbers), np.int8)
         rows = np.full((len(numbers), WIDTH), np.nan)
         reasons: dict[int, str] = {}
         with remembering():
             for place, number in enumerate(numbers):
-                found = self._targets(number)
-                if isinstance(found, _NoTargets):
+                found = self.targets(number)
+                if isinstance(found, NoTargets):
                     state[place], reasons[number] = found.state, found.reason
                     continue
-                tally = kernel.run(prices, found, self.request.capital, terms, curve)
+                tally = _run(pieces, found, self.request.capital, terms, curve)
                 summarize(curve.equity, tally, change, rows[place])
         return Screened(np.asarray(numbers, np.int64), state, rows, reasons)
 
-    def verify(self, numbers: Sequence[int]) -> int:
-        """Simulate these combinations by the engine of record as well; return how many were compared.
+    def verify(self, numbers: Sequence[int], screened: Screened) -> int:
+        """Try these combinations anew, and by the engine of record as well; return how many were compared.
 
-        Raises GptTraderError that names the combination and the first bar whose equity differs by more than rounding.
+        Raises GptTraderError that names the combination, and the first bar whose equity differs by more than rounding
+        between the two, or that the sweep had kept another outcome of it.
         """
+        self._require_kept(numbers, screened)
         traded = self.bars[self.first :]
         for number in numbers:
             targets = wanted_targets(self.candidate(number), self.bars, self.first, self.request)
@@ -112,21 +145,71 @@ class Study:
                 )
         return len(numbers)
 
-    def _targets(self, number: int) -> Floats | _NoTargets:
+    def _require_kept(self, numbers: Sequence[int], screened: Screened) -> None:
+        """Raise GptTraderError where trying again gives another row than the sweep kept (in a cache, from a worker)."""
+        place_of = {int(number): place for place, number in enumerate(screened.number)}
+        kept = screened.rows[[place_of[number] for number in numbers]]
+        again = self.screen(numbers).rows
+        for number, one, other in zip(numbers, kept, again, strict=True):
+            if not np.allclose(one, other, rtol=TOLERANCE, atol=TOLERANCE, equal_nan=True):
+                raise GptTraderError(
+                    f"the sweep kept another outcome of {self.space.at(number)} than trying it again gives: a strategy "
+                    "that is not deterministic, or a damaged cache (`gpt-trader cache clear`)"
+                )
+
+    def _pieces(self) -> list[tuple[slice, kernel.Prices]]:
+        """Return the prices of each piece, and its place among the targets."""
+        return [
+            (slice(piece.start - self.first, piece.stop - self.first), kernel.prices_of(self.bars[piece]))
+            for piece in self.pieces
+        ]
+
+    def targets(self, number: int) -> Floats | NoTargets:
+        """Return a combination's targets on `bars[first:]`, or why there are none."""
         try:
             candidate = self.candidate(number)
         except Refused as refused:
-            return _NoTargets(SKIPPED, refused.detail)
+            return NoTargets(SKIPPED, refused.detail)
+        except Exception as error:  # noqa: BLE001 - a user's validator: shown and counted, and the study goes on
+            return NoTargets(FAILED, f"{type(error).__name__}: {error}"[:500])
         try:
             require_bars(self.bars, self.first, candidate, self.request)
             return wanted_targets(candidate, self.bars, self.first, self.request)
         except (Refused, NotEnoughBars) as refused:
-            return _NoTargets(FAILED, refused.detail)
+            return NoTargets(FAILED, refused.detail)
         except Exception as error:  # noqa: BLE001 - a user's code: shown and counted, and the study goes on
-            return _NoTargets(FAILED, f"{type(error).__name__}: {error}"[:500])
+            return NoTargets(FAILED, f"{type(error).__name__}: {error}"[:500])
+
+
+def _run(
+    pieces: list[tuple[slice, kernel.Prices]],
+    targets: Floats,
+    capital: float,
+    terms: kernel.Terms,
+    curve: kernel.Curve,
+) -> kernel.Tally:
+    """Trade the pieces one after another and write the curve of all; return what the trades of all add up to."""
+    if len(pieces) == 1:
+        ((_, prices),) = pieces
+        return kernel.run(prices, targets, capital, terms, curve)
+    tallies, done = [], 0
+    for places, prices in pieces:
+        part = slice(done, done + len(prices.close))
+        its = kernel.Curve(curve.equity[part], curve.position[part])
+        if capital > 0.0:
+            tallies.append(kernel.run(prices, targets[places], capital, terms, its))
+        else:  # a piece before was ruinous
+            its.equity[:], its.position[:] = 0.0, 0.0
+        done = part.stop
+        if done < len(curve.equity):
+            its.equity[-1] = kernel.sold(its.equity[-1], its.position[-1], prices.close[-1], terms)
+        capital = float(its.equity[-1])
+    return kernel.Tally(*(sum(values) for values in zip(*tallies, strict=True)))
 
 
 @dataclass(frozen=True)
-class _NoTargets:
+class NoTargets:
+    """Why a combination cannot be traded: it is `SKIPPED` or has `FAILED`."""
+
     state: int
     reason: str

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpt_trader.bars import Floats
+from gpt_trader.optimization.neighborhood import Places, neighbors, value_places
 from gpt_trader.optimization.result import OptimizeResult
 from gpt_trader.optimization.space import SearchSpace
 from gpt_trader.optimization.study import FAILED, RUN, SKIPPED
@@ -23,8 +24,6 @@ _STATE_OF: Final = {SKIPPED: 1, FAILED: 2, RUN: 3}
 
 #: Groups of values in which a parameter's weight is measured: with many, chance alone would explain the objective.
 _GROUPS: Final = 8
-
-Places = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -40,7 +39,7 @@ class Axis:
 class Surface:
     """The best objective in each cell (NaN: none) and the cell's index into `STATES`; arrays have the axes' shape.
 
-    `best` is the cell of the best combination, `neighbors` those of the combinations one step from it, where another.
+    `best` is the cell of the best combination, `neighbors` those of its neighbors among the tried ones, where another.
     """
 
     axes: tuple[Axis, ...]
@@ -53,15 +52,6 @@ class Surface:
 def varied(space: SearchSpace) -> list[str]:
     """Return the parameters with more than one value, in order."""
     return [name for name, values in space.values.items() if len(values) > 1]
-
-
-def value_places(space: SearchSpace, numbers: Sequence[int] | Places) -> Places:
-    """Return `space.places` of many combinations at once, (m, parameters)."""
-    left = np.asarray(numbers, np.int64)
-    places = np.empty((len(left), len(space.shape)), np.int64)
-    for column in range(len(space.shape) - 1, -1, -1):
-        left, places[:, column] = np.divmod(left, space.shape[column])
-    return places
 
 
 def weights(result: OptimizeResult) -> dict[str, float]:
@@ -106,7 +96,9 @@ def surface(result: OptimizeResult, names: Sequence[str], most: int) -> Surface:
         np.maximum.at(state, at[result.screened.state == code], np.int8(rank))
     state[np.isfinite(value)] = VALUE
     best = _cell(cells([result.numbers[0]])[0])
-    near = frozenset(_cell(row) for row in cells(space.neighbors(result.numbers[0])))
+    tried = result.screened.number
+    around = neighbors(space, tried, tried.tolist().index(result.numbers[0]), result.study.request.method)
+    near = frozenset(_cell(row) for row in cells(tried[around]))
     return Surface(axes, value.reshape(shape), state.reshape(shape), best, near - {best})
 
 

@@ -90,10 +90,9 @@ def _blocks(
 
 def _neighborhood(study: Study, screened: Screened, objective: Floats, best: int) -> float | None:
     """Return the median objective of the best's neighbors that were tried, over the best's own."""
-    places = np.array([study.space.places(int(number)) for number in screened.number])
     at = int(np.flatnonzero(screened.number == best)[0])
-    near = neighborhood.steps_away if study.request.method == "grid" else neighborhood.nearest
-    return neighborhood.kept(objective, at, near(places, at))
+    near = neighborhood.neighbors(study.space, screened.number, at, study.request.method)
+    return neighborhood.kept(objective, at, near)
 
 
 def _decided(found: dict[str, Any]) -> tuple[str, list[str]]:

@@ -21,7 +21,7 @@ from gpt_trader.costs import Commission, Slippage
 
 if TYPE_CHECKING:
     from gpt_trader.bars import Bars, Floats
-    from gpt_trader.requests import SimulationRequest
+    from gpt_trader.requests import SimulationRequest, TradingRequest
 
 #: Why a fill happened.
 ENTRY: Final = 1
@@ -137,16 +137,15 @@ def terms_of(request: SimulationRequest) -> Terms:
     """Return a request's costs, size and stops."""
     loss = np.nan if request.stop_loss is None else request.stop_loss
     profit = np.nan if request.take_profit is None else request.take_profit
+    return Terms(*costs_of(request), request.size, loss, profit)
+
+
+def costs_of(request: TradingRequest) -> tuple[CommissionTerms, SlippageTerms]:
+    """Return a request's costs alone."""
     commission, slippage = Commission.of(request.commission), Slippage.of(request.slippage)
     most = np.inf if commission.maximum is None else commission.maximum
     charged = (commission.rate, commission.per_unit, commission.per_order, commission.minimum)
-    return Terms(
-        CommissionTerms(*charged, most),
-        SlippageTerms(slippage.rate, slippage.per_unit),
-        request.size,
-        loss,
-        profit,
-    )
+    return CommissionTerms(*charged, most), SlippageTerms(slippage.rate, slippage.per_unit)
 
 
 def prices_of(bars: Bars) -> Prices:
@@ -274,6 +273,14 @@ def _leave(cash: float, units: float, price: float, reason: int, terms: Terms) -
     return cash + units * fill_price - commission, Fill(-units, fill_price, price, commission, reason)
 
 
+def sold(equity: float, units: float, price: float, terms: Terms) -> float:
+    """Return what an account of this equity has in cash once its units (signed) are sold or covered at a price."""
+    if units == 0.0:
+        return equity
+    cash, _ = _leave.py_func(equity - units * price, units, price, TARGET, terms)
+    return float(cash)
+
+
 @njit(cache=True, error_model="numpy", inline="always")
 def _enter(cash: float, wanted: float, price: float, terms: Terms) -> tuple[float, Fill]:
     """Return the cash after |wanted| · size of it has become a position, commission included, and the fill.
@@ -298,7 +305,7 @@ def run(prices: Prices, targets: Floats, capital: float, terms: Terms, curve: Cu
     """
     account = Account(capital, 0.0, 0.0, 0.0, 0.0)
     entries, closed, wins, held = 0, 0, 0, 0
-    gained, lost, costs, staked, wanted = 0.0, 0.0, 0.0, capital, 0.0
+    gained, lost, costs, wanted, paid_in = 0.0, 0.0, 0.0, 0.0, 0.0
     unwatched = np.isnan(terms.stop_loss) and np.isnan(terms.take_profit)
     i, bars = 0, len(targets)
     while i < bars:
@@ -318,22 +325,23 @@ def run(prices: Prices, targets: Floats, capital: float, terms: Terms, curve: Cu
             wanted = targets[i - 1]
             continue
         bar = Bar(prices.open[i], prices.high[i], prices.low[i], prices.close[i])
+        entry_price = account.entry_price
         account, left, entered, liquidated = step(account, bar, wanted, terms)
         wanted = targets[i]
         if left.units != 0.0:
-            after = account.cash + _outlay(entered)
+            result = _result(left, entry_price, paid_in)
             closed += 1
-            wins += 1 if after > staked else 0
-            gained += max(after - staked, 0.0)
-            lost += min(after - staked, 0.0)
+            wins += 1 if result > 0.0 else 0
+            gained += max(result, 0.0)
+            lost += min(result, 0.0)
             costs += _costs(left)
-            staked = after
         if entered.units != 0.0:
             entries += 1
+            entry_price, paid_in = entered.price, entered.commission
             costs += _costs(entered)
         if liquidated.units != 0.0:
             closed += 1
-            lost -= staked
+            lost += _result(liquidated, entry_price, paid_in)
         curve.equity[i] = account.cash + account.units * bar.close
         curve.position[i] = account.units
         held += 1 if account.units != 0.0 else 0
@@ -342,9 +350,11 @@ def run(prices: Prices, targets: Floats, capital: float, terms: Terms, curve: Cu
 
 
 @njit(cache=True, error_model="numpy", inline="always")
-def _outlay(fill: Fill) -> float:
-    """Return what a fill took out of the cash (a short: gave, as a negative outlay)."""
-    return fill.units * fill.price + fill.commission
+def _result(left: Fill, entry_price: float, paid_in: float) -> float:
+    """Return what a trade made, both commissions paid; in vectorbt's order of sums, so that a trade at cost makes 0."""
+    size = abs(left.units)
+    gain = size * left.price - size * entry_price
+    return (gain if left.units < 0.0 else -gain) - paid_in - left.commission
 
 
 @njit(cache=True, error_model="numpy", inline="always")

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import ast
 import hashlib
 import linecache
 import re
 import sys
+from functools import lru_cache
 from pathlib import Path
 from types import ModuleType
 from typing import Final
@@ -19,6 +21,9 @@ _STORED: Final = re.compile(r"user:([0-9a-f]{64}):([A-Za-z_][A-Za-z0-9_]{0,127})
 #: A strategy file larger than this is not a strategy file.
 MAX_BYTES: Final = 256 * 1024
 
+#: The files that this process has executed, by the name of their module: source, and what it is shown as.
+_loaded: dict[str, tuple[bytes, str]] = {}
+
 
 def is_file_reference(strategy: str) -> bool:
     """Return whether `strategy` names a file of the user's (`./mine.py:MyStrategy`)."""
@@ -26,7 +31,12 @@ def is_file_reference(strategy: str) -> bool:
 
 
 def split_reference(strategy: str) -> tuple[Path, str]:
-    """Return path and class name of `PATH.py:ClassName`; raise Refused where the class is missing."""
+    """Return path and class name of `PATH.py:ClassName`, or of `PATH.py` where the file defines one strategy.
+
+    Raises Refused where the class is missing, and the file (if there is one) does not say which is meant.
+    """
+    if strategy.endswith(".py"):
+        return Path(strategy), _only_class(strategy)
     path, _, class_name = strategy.rpartition(":")
     if not path or not class_name.isidentifier():
         raise Refused(f"strategy {strategy!r} names no class: write it as ./mine.py:MyStrategy")
@@ -60,8 +70,9 @@ def load_source(source: bytes, class_name: str, *, shown_as: str) -> type[Strate
         raise Refused(f"{shown_as} has {len(source)} bytes, a strategy file may have {MAX_BYTES}")
     module = ModuleType(f"user_strategy_{hashlib.sha256(source).hexdigest()[:12]}")
     module.__file__ = shown_as
-    # pydantic resolves the annotations of a class through its module, and pickle finds it there.
+    # pydantic resolves the annotations of a class through its module.
     sys.modules[module.__name__] = module
+    _loaded[module.__name__] = (source, shown_as)
     try:
         exec(compile(source, shown_as, "exec"), module.__dict__)  # noqa: S102 the user's own code, by design D14
     except (Exception, SystemExit) as error:  # a script that ends itself is no strategy file
@@ -77,19 +88,71 @@ def load_source(source: bytes, class_name: str, *, shown_as: str) -> type[Strate
     return _usable(found, class_name)
 
 
+def portable(strategy: type[Strategy]) -> type[Strategy] | tuple[bytes, str, str]:
+    """Return what another process can make the class of (`received`): of a user's file its source, for want of a name.
+
+    Shape: (source, class name, shown as). Another class is imported there by its name, and returned as it is.
+    """
+    source, shown_as = _loaded.get(strategy.__module__, (None, ""))
+    return strategy if source is None else (source, strategy.__name__, shown_as)
+
+
+def received(strategy: type[Strategy] | tuple[bytes, str, str]) -> type[Strategy]:
+    """Return the class that `portable` took apart; a file is executed once a process."""
+    return strategy if isinstance(strategy, type) else _executed(*strategy)
+
+
+@lru_cache(maxsize=32)
+def _executed(source: bytes, class_name: str, shown_as: str) -> type[Strategy]:
+    return load_source(source, class_name, shown_as=shown_as)
+
+
 def resolve(strategy: str, stored: Path) -> type[Strategy]:
     """Return the class of a registered name or of a stored id whose file is in the folder `stored`."""
     parsed = parse_stored_id(strategy)
     if parsed is None:
         return strategy_type(strategy)
-    digest, class_name = parsed
-    path = stored / f"{digest}.py"
-    if not path.is_file():
+    return load_source(stored_source(strategy, stored), parsed[1], shown_as=str(stored / f"{parsed[0]}.py"))
+
+
+def stored_source(strategy: str, stored: Path) -> bytes:
+    """Return the file of a stored id, without running it; raise NotFound or Refused where it is not what it was."""
+    parsed = parse_stored_id(strategy)
+    path = stored / f"{parsed[0] if parsed else ''}.py"
+    if parsed is None or not path.is_file():
         raise NotFound(f"strategy {strategy} is not stored in this engine: run it from its file once more")
     source = path.read_bytes()
-    if hashlib.sha256(source).hexdigest() != digest:
+    if hashlib.sha256(source).hexdigest() != parsed[0]:
         raise Refused(f"stored strategy {path} was changed after it was stored: its hash is another")
-    return load_source(source, class_name, shown_as=str(path))
+    return source
+
+
+def _only_class(strategy: str) -> str:
+    """Return the name of a file's one strategy, by reading it, not by running it."""
+    path = Path(strategy).expanduser()
+    refused = f"strategy {strategy!r} names no class: write it as ./mine.py:MyStrategy"
+    if not path.is_file():
+        raise Refused(f"{refused} (and there is no file {strategy})")
+    try:
+        tree = ast.parse(path.read_bytes())
+    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
+        line = f", line {error.lineno}," if isinstance(error, SyntaxError) and error.lineno else ""
+        raise Refused(f"{strategy}{line} is not Python: {getattr(error, 'msg', error)}") from None
+    classes = [node for node in tree.body if isinstance(node, ast.ClassDef)]
+    strategies = {"Strategy"}
+    for node in classes:  # in order: a base stands before what is made of it
+        if strategies & {_name_of(base) for base in node.bases}:
+            strategies.add(node.name)
+    bases = {_name_of(base) for node in classes for base in node.bases}
+    found = [node.name for node in classes if node.name in strategies - bases]
+    if len(found) == 1:
+        return found[0]
+    several = ", ".join(f"{strategy}:{name}" for name in found)
+    raise Refused(refused + (f"; it defines {several}" if several else ""))
+
+
+def _name_of(base: ast.expr) -> str:
+    return base.attr if isinstance(base, ast.Attribute) else getattr(base, "id", "")
 
 
 def _usable(found: object, class_name: str) -> type[Strategy]:

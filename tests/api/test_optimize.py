@@ -45,7 +45,7 @@ def test_a_good_request_is_accepted_and_reaches_prefect_whole(
 
 
 def sent_walk(windows: int) -> dict[str, Any]:
-    return {"windows": windows, "train": 4.0, "anchored": False, "purge": 0}
+    return {"windows": windows, "train": 4.0, "anchored": False, "purge": 0, "embargo": 0}
 
 
 @pytest.mark.parametrize(
@@ -55,6 +55,9 @@ def sent_walk(windows: int) -> dict[str, Any]:
         {"params": {"slow": 60}},
         {"space": {"fast": [5, 30], "slow": [20, 40]}},
         {"method": "random", "trials": 250_000},
+        {"method": "tpe"},
+        {"method": "tpe", "trials": 5_000, "patience": 100, "walk_forward": {"purge": 5, "embargo": 20}},
+        {"method": "random", "patience": 1},
         {"method": "random", "space": {"fast": {"low": 1, "high": 5000}, "slow": {"low": 2, "high": 5000}}},
         {"space": {"fast": {"low": 1, "high": 500}, "slow": {"low": 501, "high": 1000}}},
         {"min_trades": 0, "max_drawdown": 1, "objective": "max_drawdown"},
@@ -134,7 +137,13 @@ WRONG: dict[str, tuple[dict[str, Any], str, str | None]] = {
     "a walk of one": ({"walk_forward": {"windows": 1}}, "walk_forward.windows", None),
     "a walk without end": ({"walk_forward": {"train": "inf"}}, "walk_forward.train", None),
     "a walk that is misspelt": ({"walk_forward": {"anchord": True}}, "walk_forward.anchord", "anchored"),
-    "an embargo from the future": ({"walk_forward": {"purge": -1}}, "walk_forward.purge", None),
+    "a purge of what is to come": ({"walk_forward": {"purge": -1}}, "walk_forward.purge", None),
+    "an embargo from the future": ({"walk_forward": {"embargo": -1}}, "walk_forward.embargo", None),
+    "an embargo in words": ({"walk_forward": {"embargo": "a week"}}, "walk_forward.embargo", None),
+    "patience with a grid": ({"patience": 10}, "request", None),
+    "no patience": ({"method": "tpe", "patience": 0}, "patience", None),
+    "too many trials of tpe": ({"method": "tpe", "trials": 5_001}, "request", None),
+    "a misspelt patience": ({"method": "tpe", "patince": 10}, "patince", "patience"),
     "dates in disorder": ({"start": "2020-02-01", "end": "2020-01-01"}, "request", None),
     "a seed below nothing": ({"seed": -1}, "seed", None),
     "capital that is not a number": ({"capital": "NaN"}, "capital", None),
@@ -163,7 +172,9 @@ def test_what_is_wrong_is_refused_by_name_and_reaches_nobody(
     ("message", "wrong"),
     [
         ("fast is both fixed by params and searched by space", WRONG["fixed and searched"][0]),
-        ("trials is for method random", WRONG["trials of a grid"][0]),
+        ("patience is for method random or tpe", WRONG["patience with a grid"][0]),
+        ("trials 5,001 are more than tpe takes", WRONG["too many trials of tpe"][0]),
+        ("trials is for method random or tpe", WRONG["trials of a grid"][0]),
         ("has 250,500 combinations", WRONG["too large a grid"][0]),
     ],
 )
@@ -219,3 +230,11 @@ def test_only_who_may_research_may_search(engine_api: Engine, prefect: Prefect) 
     nobody = httpx.post(f"{engine_api.url}/api/v1{ROUTES[0]}", json=ASKED, timeout=20)
     problem(nobody, 401, "unauthenticated")
     assert runs(prefect) == before
+
+
+def test_the_methods_are_an_enumeration_of_the_documentation(engine_api: Engine) -> None:
+    document = engine_api.http.get(f"{engine_api.url}/api/v1/openapi.json").json()
+    properties = document["components"]["schemas"]["OptimizeRequest"]["properties"]
+    assert properties["method"]["enum"] == ["grid", "random", "tpe"]
+    assert properties["patience"]["anyOf"][0]["minimum"] == 1
+    assert "embargo" in document["components"]["schemas"]["WalkForward"]["properties"]

@@ -324,7 +324,7 @@ def test_a_reader_may_not_start_or_cancel(engine_api: Engine) -> None:
 
 def test_workflows_show_schema_and_deployment(engine_api: Engine) -> None:
     items = {each["name"]: each for each in engine_api.http.get("/workflows").json()["items"]}
-    assert set(items) == {"backtest", "optimize", "data"}
+    assert set(items) == {"backtest", "optimize", "portfolio", "data"}
     backtest = items["backtest"]
     assert backtest["deployed"] is True
     assert backtest["deployment"] == "backtest/backtest"

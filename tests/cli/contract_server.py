@@ -18,8 +18,14 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
-from gpt_trader.errors import Conflict, Denied, GptTraderError, NotFound, Problem, Refused
+import numpy as np
+
+from gpt_trader.backtesting.findings import Finding, Length, StrategyCheck, WarmUp
+from gpt_trader.comparison.comparing import compare
+from gpt_trader.comparison.contenders import Contender, contender
+from gpt_trader.errors import Conflict, Denied, GptTraderError, NotFound, Problem, Refused, UnknownName
 from gpt_trader.slices import SLICES
+from gpt_trader.strategies.check_request import CheckRequest
 from gpt_trader.validation import validated
 
 KEY = "gtk_a-key-of-the-tests"
@@ -90,6 +96,8 @@ class Contract:
     snapshots: list[dict[str, Any]] = field(default_factory=list)
     #: Answer 404 to the event stream: an older server.
     without_stream: bool = False
+    #: Symbols that the lake lacks until they are ingested.
+    lacking: set[str] = field(default_factory=set)
     changed: threading.Condition = field(default_factory=threading.Condition)
     url: str = ""
 
@@ -175,7 +183,12 @@ class Handler(BaseHTTPRequestHandler):
                 self._start("backtest", body)
             case ("POST", "strategies", "optimize"):
                 self._start("optimize", body)
+            case ("POST", "portfolio", "backtest"):
+                self._start("portfolio", body)
+            case ("POST", "strategies", name, "check"):
+                self._check(name, body)
             case ("POST", "market", "ingest"):
+                self.contract.lacking -= set(body["symbols"])
                 self._start("data", body)
             case ("POST", "workflows", name, "runs"):
                 self._start(name, body)
@@ -223,10 +236,26 @@ class Handler(BaseHTTPRequestHandler):
                 self._json(200, _listing([_symbol("AAPL", 2), _symbol("MSFT", 0)]))
             case ("GET", "market", "bars", symbol):
                 self._bars(symbol)
+            case ("GET", "strategies", "compare"):
+                self._compare(query)
             case ("GET", "strategies"):
                 self._json(200, _listing([{"name": "theirs", "summary": "a plugin", "origin": "plugin"}]))
             case _:
                 raise NotFound(f"{self.command} {self.path} does not exist")
+
+    def _compare(self, query: dict[str, list[str]]) -> None:
+        runs = [self._run(run_id) for run_id in query["runs"]]
+        found = compare([_contender(run) for run in runs], query.get("sort", [None])[0])
+        if "text/html" in self.headers.get("Accept", ""):
+            self._send(200, b"<html>compared</html>", **{"Content-Type": "text/html"})
+        else:
+            self._json(200, found.document(50))
+
+    def _check(self, name: str, body: Any) -> None:
+        asked = validated(CheckRequest, body)
+        if asked.symbol in self.contract.lacking:
+            raise UnknownName.among("symbol", asked.symbol, ["MSFT"])
+        self._json(200, _checked(name, asked.model_dump(mode="json")))
 
     def _start(self, flow: str, body: Any, *, reproduces: str | None = None) -> None:
         key = self.headers.get("Idempotency-Key")
@@ -416,6 +445,8 @@ def _result(run: Run, report: str) -> dict[str, Any]:
         return {"run_id": run.id, "flow": "data", "state": run.state, "snapshot_id": "s1", **found}
     if run.flow == "optimize":
         return _optimized(run, report)
+    if run.flow == "portfolio":
+        return _allocated(run, report)
     return {
         "run_id": run.id,
         "flow": run.flow,
@@ -433,12 +464,95 @@ def _result(run: Run, report: str) -> dict[str, Any]:
     }
 
 
+def _allocated(run: Run, report: str) -> dict[str, Any]:
+    request = run.request
+    share = 1 / len(request["symbols"])
+    holdings = [
+        {
+            "symbol": symbol,
+            "weight": share,
+            "average_weight": share,
+            "highest_weight": 0.5,
+            "target": share,
+            "pnl": 1000.0 * place,
+            "costs": 12.5,
+            "fills": 96,
+            "trades": 50,
+            "first": "2005-01-03T00:00:00Z",
+            "last": "2012-12-31T00:00:00Z",
+        }
+        for place, symbol in enumerate(request["symbols"])
+    ]
+    return {
+        "run_id": run.id,
+        "flow": "portfolio",
+        "state": run.state,
+        **{
+            name: request[name] for name in ("symbols", "weights", "strategy", "params", "rebalance", "drift")
+        },
+        "snapshot_id": "s1",
+        "result_hash": "f" * 64,
+        "start": "2005-01-03",
+        "end": "2012-12-31",
+        "bars": 2013,
+        "metrics": METRICS,
+        "final_equity": METRICS["final_equity"],
+        "turnover": 0.7,
+        "rebalances": 96,
+        "fills": 192,
+        "holdings": holdings,
+        "warnings": [],
+        "artifacts": {"report": report, "equity": "/runs/equity.parquet", "trades": "/runs/trades.parquet"},
+    }
+
+
+def _contender(run: Run) -> Contender:
+    """Return a run as the API compares it; the higher its seed, the higher its Sharpe ratio."""
+    summary = _result(run, "")
+    place = run.request.get("seed", 0)
+    if run.flow == "backtest":
+        summary["metrics"] = {**METRICS, "sharpe": 0.5 + place}
+    time = np.arange("2005-01-03", 5, dtype="datetime64[D]").astype("datetime64[us]")
+    equity = 10_000 * np.cumprod([1.0, 1.1, 0.9, 1.2 + place, 1.0])
+    return contender(run.id, run.flow, run.request, summary, (time, equity))
+
+
+def _checked(name: str, request: dict[str, Any]) -> dict[str, Any]:
+    finding = Finding(
+        check="look-ahead",
+        severity="error",
+        bar="2005-01-04T00:00:00Z",
+        column="close",
+        message="it reads the close of bars to come",
+    )
+    short = Length(bars=20, times=1, starts=122, differing=41, largest=1.0, first="2005-01-03T00:00:00Z")
+    return StrategyCheck(
+        strategy=name,
+        params=request["params"],
+        direction=request["direction"],
+        symbol=request["symbol"],
+        timeframe=request["timeframe"],
+        snapshot_id="s1",
+        start="2005-01-03T00:00:00Z",
+        end="2012-12-31T00:00:00Z",
+        bars=2013,
+        history=1200,
+        verdict="problems",
+        findings=(finding,),
+        cuts=64,
+        warmup=WarmUp(declared=20, suffices=False, stable_from=100, lengths=(short,)),
+        entries=42,
+    ).model_dump(mode="json")
+
+
 def _optimized(run: Run, report: str) -> dict[str, Any]:
     request = run.request
     top = [_choice(fast, objective) for fast, objective in ((10, 0.75), (5, 0.5))]
     walked = {
         "windows": 8,
         "anchored": False,
+        "purge": 0,
+        "embargo": (request["walk_forward"] or {}).get("embargo", 0),
         "bars": 1336,
         "total_return": 0.31,
         "annualized_return": 0.05,
@@ -450,6 +564,7 @@ def _optimized(run: Run, report: str) -> dict[str, Any]:
         "robustness": 0.5,
         "each": [{"params": None, "test_return": 0.0, "trades": 0}],
     }
+    stopped = {"patience": request["patience"], "trials": 16, "of": 200, "best_trial": 6}
     judged = {
         "trials": 14,
         "effective_trials": 3.5,
@@ -478,6 +593,8 @@ def _optimized(run: Run, report: str) -> dict[str, Any]:
         "end": "2012-12-31",
         "bars": 2013,
         "trials": {"run": 13, "skipped": 2, "failed": 1},
+        "stopped": stopped if request["patience"] else None,
+        "optuna_study": "AAPL ma_crossover 0123456789abcdef" if request["method"] == "tpe" else None,
         "verified": 12,
         "reasons": [{"reason": "params: fast 20 must be below slow 20", "trials": 2, "first": 12}],
         "best": top[0],

@@ -22,6 +22,7 @@ from fastapi import FastAPI
 from starlette.middleware import Middleware
 
 from api import errors
+from api.metrics import Metrics
 from api.middleware import RequestFrame
 from api.principals import LocalKey
 from api.routes import market, market_cache, market_query
@@ -50,7 +51,7 @@ def lake(tmp_path_factory: pytest.TempPathFactory) -> Lake:
 @pytest.fixture(scope="module")
 def url(lake: Lake) -> Iterator[str]:
     """The address of a server with the routes in question."""
-    app = FastAPI(middleware=[Middleware(RequestFrame)])
+    app = FastAPI(middleware=[Middleware(RequestFrame, metrics=Metrics())])
     for router in (market.router, market_query.router(), market_cache.router()):
         app.include_router(router)
     errors.install(app)

@@ -21,6 +21,7 @@ from fastapi import FastAPI
 from starlette.middleware import Middleware
 
 from api import errors
+from api.metrics import Metrics
 from api.middleware import RequestFrame
 from api.principals import LocalKey
 from api.routes import instruments, market, quality
@@ -51,7 +52,7 @@ def lake(tmp_path: Path) -> Lake:
 @pytest.fixture
 def url(lake: Lake) -> Iterator[str]:
     """The address of a server with the routes in question."""
-    app = FastAPI(middleware=[Middleware(RequestFrame)])
+    app = FastAPI(middleware=[Middleware(RequestFrame, metrics=Metrics())])
     for router in (market.router, instruments.router, quality.router):
         app.include_router(router)
     errors.install(app)

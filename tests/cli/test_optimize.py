@@ -72,12 +72,17 @@ def test_what_is_not_given_is_not_sent(server: Contract, cli: Command) -> None:
     ("words", "fields"),
     [
         ("--method random --trials 50 --seed 7", {"method": "random", "trials": 50, "seed": 7}),
+        ("--method tpe", {"method": "tpe"}),
+        (
+            "--method tpe --trials 400 --patience 100",
+            {"method": "tpe", "trials": 400, "patience": 100},
+        ),
         ("--min-trades 5 --max-drawdown 0.3 --top 3", {"min_trades": 5, "max_drawdown": 0.3, "top": 3}),
         ("--objective max_drawdown", {"objective": "max_drawdown"}),
         ("--walk-forward", {"walk_forward": {}}),
         (
-            "--walk-forward --windows 4 --train 2.5 --anchored --purge 10",
-            {"walk_forward": {"windows": 4, "train": 2.5, "anchored": True, "purge": 10}},
+            "--walk-forward --windows 4 --train 2.5 --anchored --purge 10 --embargo 20",
+            {"walk_forward": {"windows": 4, "train": 2.5, "anchored": True, "purge": 10, "embargo": 20}},
         ),
         ("--as-of 2026-01-02", {"snapshot": "2026-01-02"}),
         ("--param slow=60", {"params": {"slow": 60}}),
@@ -153,9 +158,13 @@ def test_fractions_stay_fractions(server: Contract, cli: Command) -> None:
         ("--param slow=many", "params.slow: Input should be a valid integer"),
         ("--param slow=60 --space slow=60,70", "slow is both fixed by params and searched by space"),
         ("--param slow=60 --param fast=5", "space: names nothing to search"),
-        ("--trials 10", "trials is for method random"),
+        ("--trials 10", "trials is for method random or tpe"),
+        ("--patience 10", "patience is for method random or tpe"),
+        ("--method tpe --patience 0", "patience: Input should be greater than or equal to 1"),
+        ("--method tpe --patience soon", "patience: Input should be a valid integer"),
+        ("--method tpe --trials 9000", "trials 9,000 are more than tpe takes"),
         ("--method random --trials 0", "trials: Input should be greater than or equal to 1"),
-        ("--method bayes", "'grid', 'random'"),
+        ("--method bayes", "'grid', 'random', 'tpe'"),
         ("--objective sharp", "did you mean 'sharpe'?"),
         ("--top 0", "top: Input should be greater than or equal to 1"),
         ("--max-drawdown 1.5", "max_drawdown: Input should be less than or equal to 1"),
@@ -164,6 +173,8 @@ def test_fractions_stay_fractions(server: Contract, cli: Command) -> None:
         ("--train 2", "train: is for walking forward: add --walk-forward"),
         ("--anchored", "anchored: is for walking forward: add --walk-forward"),
         ("--purge 5", "purge: is for walking forward: add --walk-forward"),
+        ("--embargo 5", "embargo: is for walking forward: add --walk-forward"),
+        ("--walk-forward --embargo -5", "walk_forward.embargo: Input should be greater than or equal to 0"),
         ("--walk-forward --windows 1", "walk_forward.windows: Input should be greater than or equal to 2"),
         ("--walk-forward --train nan", "walk_forward.train"),
         ("--strategy momentun", "did you mean 'momentum'?"),
@@ -193,6 +204,19 @@ def test_a_remote_server_may_know_strategies_that_we_do_not(remote: Contract, cl
     assert done.code == 0, done.err
     assert remote.bodies[0]["space"] == {"edge": [1, 2]}
     assert remote.bodies[0]["params"] == {"side": "left"}
+
+
+def test_a_table_tells_that_a_search_stopped_early(server: Contract, cli: Command) -> None:
+    shown = cli(f"{AAPL} --method tpe --patience 10 --walk-forward --embargo 20")
+    assert shown.code == 0, shown.err
+    assert shown.out.splitlines()[2].strip() == (
+        "stopped early, after 16 of 200 trials: none after trial 6 was better (patience 10)"
+    )
+    assert "walk-forward, 8 windows (rolling, embargo 20)" in shown.out
+    assert "AAPL ma_crossover 0123456789abcdef" in shown.out
+    plain = cli(AAPL)
+    assert "stopped" not in plain.out
+    assert "Optuna" not in plain.out
 
 
 def test_a_table_tells_the_verdict_first(server: Contract, cli: Command) -> None:

@@ -1,8 +1,8 @@
-"""What campaigns share: processes to kill, and a place to say their figures."""
+"""What campaigns share: processes to kill."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -22,14 +22,3 @@ def nursery() -> Iterator[Nursery]:
 @pytest.fixture
 def lake(tmp_path: Path) -> Lake:
     return Lake(tmp_path / "lake")
-
-
-@pytest.fixture
-def figure(capsys: pytest.CaptureFixture[str]) -> Callable[[str], None]:
-    """Say a measured figure on the terminal, whatever pytest captures."""
-
-    def say(text: str) -> None:
-        with capsys.disabled():
-            print(f"\n  {text}")  # noqa: T201 - the figure is what a campaign is run for
-
-    return say

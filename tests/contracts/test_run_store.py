@@ -271,7 +271,7 @@ def test_a_report_is_put_beside_its_result(store: RunStore, run_id: UUID, home: 
 def test_an_artifact_has_one_of_a_few_names(store: RunStore, run_id: UUID, name: str) -> None:
     store.save_result(run_id, output())
     for call in (store.artifact, store.artifact_path):
-        with pytest.raises(UnknownName, match="equity, trades, trials, report, picture"):
+        with pytest.raises(UnknownName, match="equity, trades, fills, weights, trials, report, picture"):
             call(run_id, name)
 
 

@@ -6,11 +6,14 @@ import json
 import math
 import shlex
 import signal
+import subprocess
 import sys
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pyarrow.parquet as pq
 import pytest
 
@@ -195,3 +198,143 @@ def test_cancelled_in_the_middle_it_goes_on_behind_the_finished_trials(house: Ho
     house.json("cache", "clear")
     assert house.json("workflow", "reproduce", found["run_id"])["equal"] is True, "done anew, all of it"
     assert kept(house)[chunk][0] != made
+
+
+#: Waits for the gate once 70 combinations were begun; each one tried is noted.
+WAITING = '''
+from pathlib import Path
+
+from gpt_trader.strategies.base import Strategy
+
+
+class Waiting(Strategy):
+    """In for `days` bars of every `period`."""
+
+    gate: str
+    log: str
+    days: int = 1
+    period: int = 2
+
+    def targets(self, bars, first=0):
+        import time
+
+        import numpy as np
+
+        with Path(self.log).open("a") as file:
+            file.write(f"{self.days * 1000 + self.period}\\n")
+        while len(Path(self.log).read_text().split()) > 70 and not Path(self.gate).exists():
+            time.sleep(0.02)
+        wanted = (np.arange(len(bars)) % self.period < self.days).astype(float)
+        wanted[:first] = 0
+        return wanted
+'''
+
+#: Prints the trials of each study, opened as Optuna's own tools do.
+STUDIES = """
+import contextlib, io, json
+import optuna
+from storage.studies import main
+with contextlib.redirect_stdout(io.StringIO()) as listed:
+    main()
+address, *names = map(str.strip, listed.getvalue().splitlines())
+storage = optuna.storages.RDBStorage(address) if names else None
+studies = {name: optuna.load_study(study_name=name, storage=storage).trials for name in names}
+print(json.dumps({name: [trial.params for trial in trials] for name, trials in studies.items()}))
+"""
+
+
+def studies(house: House) -> dict[str, list[dict[str, int]]]:
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", STUDIES],
+        env=house.environment,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    found: dict[str, list[dict[str, int]]] = json.loads(done.stdout)
+    return found
+
+
+def told(house: House, run_id: str, until: Callable[[dict[str, Any]], bool]) -> list[dict[str, Any]]:
+    """The progress of a run as its stream tells it, up to what is waited for, or the run's end."""
+    key = house.home.root.joinpath("key").read_text(encoding="ascii").strip()
+    url = f"{house.record.api_url}/api/v1/workflows/runs/{run_id}/events"
+    headers, kind = {"Authorization": f"Bearer {key}"}, ""
+    found: list[dict[str, Any]] = []
+    with httpx.stream("GET", url, headers=headers, timeout=60, trust_env=False) as answer:
+        for line in answer.iter_lines():
+            name, _, value = line.partition(": ")
+            kind = value if name == "event" else kind
+            if name == "data" and kind == "progress":
+                found.append(json.loads(value))
+                if until(found[-1]):
+                    break
+    return found
+
+
+def best_so_far(progress: list[dict[str, Any]]) -> list[float]:
+    trials = [each for each in progress if each["stage"] == "trials"]
+    assert all(each["message"].startswith("best total_return ") for each in trials)
+    return [float(each["message"].split()[2]) for each in trials]
+
+
+def test_tpe_tells_its_best_so_far_is_cancelled_by_rest_and_goes_on(house: House, tmp_path: Path) -> None:
+    (house.cwd / "waiting.py").write_text(WAITING)
+    gate, log = tmp_path / "gate", tmp_path / "log"
+    asked = {
+        "symbol": "AAPL", "strategy": "./waiting.py:Waiting", "space.days": "1:20", "space.period": "21:60",
+        "params.gate": gate, "params.log": log, "method": "tpe", "trials": 140, "report": "false",
+        "objective": "total_return", "seed": 3, "top": 3,
+    }  # fmt: skip
+    known = studies(house).keys()
+    pairs = [word for name, value in asked.items() for word in ("--param", f"{name}={value}")]
+    run_id = str(house.json("workflow", "run", "optimize", *pairs)["run_id"])
+    progress = told(house, run_id, lambda each: bool(each["done"] >= 60))
+    assert [each["done"] for each in progress if each["stage"] == "trials"] == list(range(5, 65, 5))
+    assert {each["total"] for each in progress if each["stage"] == "trials"} == {140}
+    bests = best_so_far(progress)
+    assert bests == sorted(bests)
+    assert len(set(bests)) > 1
+
+    eventually(lambda: len(tried(log)) > 60, seconds=30, what="a trial that waits")
+    (name,) = studies(house).keys() - known
+    shown = studies(house)[name]
+    assert len(shown) == 60
+    assert house.api("POST", f"/workflows/runs/{run_id}/cancel").status_code == 202
+    house.await_state(run_id, {"CANCELLED"})
+
+    log.unlink()
+    gate.touch()
+    found = house.json("optimize", "--resume", run_id)
+    assert (found["trials"], found["optuna_study"]) == ({"run": 140, "skipped": 0, "failed": 0}, name)
+    assert studies(house)[name][:60] == shown
+    assert len(studies(house)[name]) == 140
+    done_before = {each["days"] * 1000 + each["period"] for each in shown}
+    again = tried(log).keys() & done_before
+    assert len(again) <= 13, "of the finished ones only what is verified and shown"
+    progress = told(house, found["run_id"], lambda each: each["stage"] == "done")
+    assert best_so_far(progress)[:12] == bests
+    assert best_so_far(progress)[-1] == pytest.approx(found["best"]["objective"], rel=1e-3)
+
+    house.json("cache", "clear")
+    undisturbed = house.json("optimize", "--resume", run_id)
+    assert undisturbed["result_hash"] == found["result_hash"]
+    assert len(studies(house)[name]) == 140, "the same search is the same study"
+
+
+def test_patience_and_embargo_by_the_command(house: House) -> None:
+    asked = ("optimize", *TERMS, "--space", "fast=2:40", "--space", "slow=41:200", "--method", "random")
+    found = house.json(
+        *asked, "--trials", "2000", "--patience", "60", "--walk-forward", "--windows", "4", "--embargo", "15"
+    )
+    stopped, counts = found["stopped"], found["trials"]
+    assert stopped["trials"] == sum(counts.values()) < stopped["of"] == 2000
+    assert stopped["trials"] - stopped["best_trial"] >= stopped["patience"] == 60
+    assert found["overfitting"]["trials"] == stopped["trials"]
+    assert pq.read_table(found["artifacts"]["trials"]).num_rows == stopped["trials"]
+    assert "Stopped early, after" in Path(found["artifacts"]["report"]).read_text(encoding="utf-8")
+    assert found["walk_forward"]["embargo"] == 15
+    bars = [window["train_bars"] for window in found["walk_forward"]["each"]]
+    assert [bars[0] - each for each in bars] == [0, 0, 15, 30]

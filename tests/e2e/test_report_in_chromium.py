@@ -14,7 +14,11 @@ from PIL import Image
 
 from gpt_trader.backtesting.report import render_html
 from gpt_trader.backtesting.result import BacktestResult
+from gpt_trader.portfolio.engine import simulate as simulate_portfolio
+from gpt_trader.portfolio.page import render_html as portfolio_page
+from gpt_trader.portfolio.request import PortfolioRequest
 from tests.backtest_samples import aapl, sma_cross, walk
+from tests.portfolio_samples import walking_panel
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no chromium or google-chrome on this machine")
@@ -101,6 +105,18 @@ def test_no_error_and_all_of_it_ready(browse: Browse) -> None:
     assert re.search(r'aria-pressed="true"[^>]*>All<', document)
     assert re.search(r'id="log"[^>]*aria-pressed="true"', document)
     assert re.search(r"Strategy <b>98,690</b>", document)
+
+
+def test_a_portfolios_page_has_two_charts_and_no_error(browse: Browse) -> None:
+    panel = walking_panel(400, 12)
+    result = simulate_portfolio(panel, PortfolioRequest(symbols=panel.symbols))
+    html = portfolio_page(result, run_id="0d2c8f6e", created_at="2026-11-23T09:00:00Z")
+    script = "document.querySelector('#trades tbody tr').click(); document.querySelector('#log').click();"
+    document = browse(driven(html, script), "--dump-dom")
+    assert 'data-ready="true"' in root(document)
+    assert "data-errors" not in root(document)
+    assert re.search(r"Strategy <b>[0-9,]+</b>", document)
+    assert document.count('class="legend"') == 2
 
 
 @pytest.mark.parametrize(

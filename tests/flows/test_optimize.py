@@ -1,4 +1,4 @@
-"""The optimize flow: the same best whichever way it is asked for, and after being killed on its way."""
+"""The optimize flow: the same outcome after being killed on its way, with nothing done twice."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 
-#: Screens the whole space of a strategy in chunks, as the flow does, and prints the hash of the rows.
+#: Searches a strategy's space in chunks, as the flow does, and prints the hash of the rows; may kill itself on its way.
 SWEEP = """
 import hashlib, sys
 from pathlib import Path
@@ -20,13 +20,14 @@ import numpy as np
 from gpt_trader.backtesting.execution import load_vectorbt
 from gpt_trader.bars import Bars
 from gpt_trader.instruments import Instrument
-from gpt_trader.optimization.space import search_space, trial_numbers
+from gpt_trader.optimization.search import searched
+from gpt_trader.optimization.space import search_space
 from gpt_trader.optimization.study import Screened, Study
 from gpt_trader.requests import OptimizeRequest
 from gpt_trader.strategies.registry import strategy_type
 from tasks import optimize
 optimize.CHUNK = 20
-done = Path(sys.argv[1])
+method, done, stop = sys.argv[1], Path(sys.argv[2]), int(sys.argv[3])
 random = np.random.default_rng(1)
 close = 100 * np.exp(np.cumsum(random.normal(0, 0.01, 600)))
 time = np.datetime64("2010-01-04", "us") + np.arange(600) * np.timedelta64(1, "D")
@@ -35,33 +36,39 @@ request = OptimizeRequest(
     symbol="T",
     strategy="ma_crossover",
     space={"fast": {"low": 2, "high": 21}, "slow": {"low": 22, "high": 41}},
+    method=method,
+    trials=None if method == "grid" else 120,
+    patience=100 if method == "random" else None,
 )
 strategy = strategy_type("ma_crossover")
 space = search_space(strategy, request)
 study = Study(bars, 0, strategy, space, request)
-parts = []
-for place, numbers in enumerate(optimize.chunks(trial_numbers(space, request))):
-    before = done.stat().st_size if done.exists() else 0
-    original = Study.screen
-    def counted(self, numbers):
-        with done.open("a") as log:
-            log.write(f"{numbers[0]}\\n")
-        return original(self, numbers)
-    Study.screen = counted
-    parts.append(optimize.screen.fn(study, numbers, place))
-    Study.screen = original
-    if len(sys.argv) > 2 and place == int(sys.argv[2]):
-        import os, signal
-        os.kill(os.getpid(), signal.SIGKILL)
-rows = Screened.of(parts)
+original = Study.screen
+def counted(self, numbers):
+    with done.open("a") as log:
+        log.write(f"{hash(tuple(numbers))}\\n")
+    return original(self, numbers)
+Study.screen = counted
+place = 0
+def screen(numbers):
+    global place
+    parts = []
+    for part in optimize.chunks(numbers):
+        parts.append(optimize.screen.fn(study, part, place))
+        if place == stop:
+            import os, signal
+            os.kill(os.getpid(), signal.SIGKILL)
+        place += 1
+    return Screened.of(parts)
+rows = searched(study, screen).screened
 print(hashlib.sha256(rows.number.tobytes() + rows.state.tobytes() + rows.rows.tobytes()).hexdigest())
 """
 
 
-def swept(home: Path, log: Path, *stop: int) -> subprocess.CompletedProcess[str]:
+def swept(method: str, home: Path, log: Path, stop: int = -1) -> subprocess.CompletedProcess[str]:
     environment = {k: v for k, v in os.environ.items() if not k.startswith(("GPT_TRADER_", "PREFECT_"))}
     return subprocess.run(
-        [sys.executable, "-P", "-c", SWEEP, str(log), *map(str, stop)],
+        [sys.executable, "-P", "-c", SWEEP, method, str(log), str(stop)],
         cwd=ROOT,
         env={
             **environment,
@@ -77,12 +84,18 @@ def swept(home: Path, log: Path, *stop: int) -> subprocess.CompletedProcess[str]
 
 
 @pytest.mark.slow
-def test_killed_five_times_it_redoes_nothing_and_ends_bit_equal(tmp_path: Path) -> None:
-    undisturbed = swept(tmp_path / "a", tmp_path / "a.log")
+@pytest.mark.parametrize(
+    ("method", "stops", "chunks"),
+    [("grid", (2, 5, 9, 13, 17), 20), ("random", (3,), 6), ("tpe", (0, 1, 1, 4), 6)],
+)
+def test_killed_several_times_it_redoes_nothing_and_ends_bit_equal(
+    tmp_path: Path, method: str, stops: tuple[int, ...], chunks: int
+) -> None:
+    undisturbed = swept(method, tmp_path / "a", tmp_path / "a.log")
     assert undisturbed.returncode == 0, undisturbed.stderr
-    for stop in (2, 5, 9, 13, 17):
-        assert swept(tmp_path / "b", tmp_path / "b.log", stop).returncode == -signal.SIGKILL
-    resumed = swept(tmp_path / "b", tmp_path / "b.log")
+    for stop in stops:
+        assert swept(method, tmp_path / "b", tmp_path / "b.log", stop).returncode == -signal.SIGKILL
+    resumed = swept(method, tmp_path / "b", tmp_path / "b.log")
     assert resumed.stdout == undisturbed.stdout
-    chunks = (tmp_path / "b.log").read_text().split()
-    assert len(chunks) == len(set(chunks)) == 20
+    done = (tmp_path / "b.log").read_text().split()
+    assert len(done) == len(set(done)) == chunks

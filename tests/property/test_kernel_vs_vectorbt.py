@@ -11,6 +11,7 @@ from gpt_trader.backtesting.execution import execute, load_vectorbt
 from gpt_trader.bars import Bars, Floats
 from gpt_trader.requests import BacktestRequest
 from gpt_trader.simulation import kernel
+from tests.bars_factory import STOCK
 from tests.property.test_engine_vs_hand import LEVELS, gapping_bars, requests
 from tests.reference_simulation import by_hand
 
@@ -83,3 +84,20 @@ def test_what_trades_add_up_to_is_that_of_the_hand_simulation(
     assert tally.lost == pytest.approx(sum(r for r in results if r < 0), rel=1e-9, abs=scale)
     if all(abs(result) > scale for result in results):  # a win of a rounding is none
         assert tally.wins == sum(result > 0 for result in results)
+
+
+@settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(seed=st.integers(0, 2**32 - 1), capital=st.sampled_from([100.0, 1e4, 1e9, 1e12]))
+def test_a_trade_that_ends_where_it_began_is_no_win(seed: int, capital: float) -> None:
+    random = np.random.default_rng(seed)
+    price = random.choice([99.99, 100.0, 100.01, 33.3], 200)
+    day = np.datetime64("2010-01-04", "us") + np.arange(200) * np.timedelta64(1, "D")
+    bars = Bars(STOCK, "1d", day, price, price, price, price, np.full(200, 1.0))
+    targets = random.choice([0.0, 0.5, 1.0], 200)
+    request = BacktestRequest(symbol="TEST", capital=capital, commission=0, slippage=0)
+    tally = kernel.run(
+        kernel.prices_of(bars), targets, capital, kernel.terms_of(request), kernel.Curve.empty(200)
+    )
+    trades = [trade for trade in execute(bars, targets, request).trades if trade.exit_time is not None]
+    assert any(trade.pnl == 0 for trade in trades)
+    assert (tally.closed, tally.wins) == (len(trades), sum(trade.pnl > 0 for trade in trades))

@@ -7,25 +7,26 @@ import hashlib
 import re
 import time
 from dataclasses import replace
-from html.parser import HTMLParser
 from typing import Any
 
 import numpy as np
 import pytest
 
+from gpt_trader.backtesting.report.drawing import Scale
 from gpt_trader.bars import Bars, Floats
-from gpt_trader.optimization.charts import distribution
-from gpt_trader.optimization.drawing import Scale
+from gpt_trader.optimization.charts import distribution, timeline
+from gpt_trader.optimization.neighborhood import value_places
 from gpt_trader.optimization.page import CELLS, THREADS, render_html
 from gpt_trader.optimization.result import OptimizeResult, choose
 from gpt_trader.optimization.space import search_space, trial_numbers
 from gpt_trader.optimization.study import RUN, Screened, Study
-from gpt_trader.optimization.surface import STATES, surface, value_places, weights
+from gpt_trader.optimization.surface import STATES, surface, weights
 from gpt_trader.optimization.walk_forward import document, walk
 from gpt_trader.requests import OptimizeRequest
 from gpt_trader.strategies.base import Strategy
 from gpt_trader.strategies.registry import strategy_type
 from tests.bars_factory import STOCK
+from tests.html_document import Document
 
 RUN_ID, CREATED_AT = "0d2c8f6e-3f8a-4c6e-9a64-6f7f5f1f2a10", "2026-11-23T09:00:00Z"
 HOSTILE = "</style><script>alert(1)</script>\"'&<img src=x onerror=alert(1)>\ud800"
@@ -80,7 +81,7 @@ def optimized(strategy: type[Strategy] | str = "ma_crossover", **values: Any) ->
     how = study.request.walk_forward
     return OptimizeResult(
         study, screened, objective, tuple(best), tuple(backtests), verified, "snap", JUDGED,
-        walk_forward=None if how is None else document(study, list(walk(study, numbers, how))),
+        walk_forward=None if how is None else document(study, list(walk(study, how))),
         provenance={"code_version": "0.1+g1", "libraries": {"numpy": "2.0"}, "seed": 0},
     )  # fmt: skip
 
@@ -103,48 +104,6 @@ def synthetic(shape: tuple[int, ...], *, failed: int = 0) -> OptimizeResult:
     _, _, backtests, verified = choose(study, real, snapshot_id="snap")
     best = int(np.nanargmax(objective))
     return OptimizeResult(study, screened, objective, (best,), (backtests[0],), verified, "snap", JUDGED)
-
-
-class Document(HTMLParser):
-    """Collects elements with their attributes, the text, and the rows of every table by its class."""
-
-    def __init__(self, html: str) -> None:
-        super().__init__()
-        self.elements: list[tuple[str, dict[str, str | None]]] = []
-        self.text = ""
-        self.tables: dict[str, list[list[str]]] = {}
-        self._rows: list[list[str]] = []
-        self._cell = False
-        self.feed(html)
-
-    def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
-        self.elements.append((tag, dict(attributes)))
-        if tag == "table":
-            self._rows = self.tables.setdefault(str(dict(attributes)["class"]), [])
-        elif tag == "tr":
-            self._rows.append([])
-        elif tag in ("th", "td"):
-            self._rows[-1].append("")
-            self._cell = True
-
-    def handle_endtag(self, tag: str) -> None:
-        if tag in ("th", "td"):
-            self._cell = False
-
-    def handle_data(self, text: str) -> None:
-        self.text += text
-        if self._cell:
-            self._rows[-1][-1] += text.strip("\n")
-
-    def classes(self, svg: str) -> list[str]:
-        """Return the classes of the paths of one picture."""
-        inside, found = False, []
-        for tag, attributes in self.elements:
-            if tag == "svg":
-                inside = attributes["class"] == f"picture {svg}"
-            elif inside and tag == "path":
-                found.append(str(attributes["class"]))
-        return found
 
 
 def page(result: OptimizeResult) -> str:
@@ -237,12 +196,34 @@ def test_two_parameters_make_a_heat_map_with_its_numbers(
 def test_the_neighbors_of_the_best_are_framed_and_listed(
     crossed: OptimizeResult, document_of_crossed: Document
 ):
-    near = crossed.study.space.neighbors(crossed.numbers[0])
-    assert document_of_crossed.classes("heat").count("frame near") == len(near)
     _, *rows = document_of_crossed.tables["neighbors"]
     assert rows[0][2].endswith("best")
-    listed = [(int(fast), int(slow)) for fast, slow, _ in rows[1:]]
-    assert listed == [tuple(crossed.study.space.at(number).values()) for number in near]
+    steps = [(5, 10, 30), (20, 30, 40, 50)]
+    best, *listed = [
+        tuple(values.index(int(cell)) for values, cell in zip(steps, row[:2], strict=True)) for row in rows
+    ]
+    assert best == crossed.study.space.places(crossed.numbers[0])
+    around = [(best[0] - 1, best[1]), (best[0] + 1, best[1]), (best[0], best[1] - 1), (best[0], best[1] + 1)]
+    assert listed == [place for place in around if 0 <= place[0] < 3 and 0 <= place[1] < 4]
+    assert document_of_crossed.classes("heat").count("frame near") == len(listed)
+
+
+def test_neighbors_of_drawn_combinations_are_the_nearest_that_were_tried() -> None:
+    drawn = optimized(
+        method="random",
+        trials=12,
+        space={"fast": {"low": 2, "high": 60}, "slow": {"low": 70, "high": 130}},
+    )
+    best, *tried = drawn.numbers[0], *drawn.screened.number.tolist()
+    places = value_places(drawn.study.space, tried)
+    span = places.max(axis=0) - places.min(axis=0)
+    away = ((places - value_places(drawn.study.space, [best])) / span) ** 2
+    nearest = [tried[at] for at in np.argsort(away.sum(axis=1), kind="stable")[:5]]
+    shown = Document(page(drawn))
+    listed = [row[:2] for row in shown.tables["neighbors"][1:]]
+    assert listed == [[str(value) for value in drawn.study.space.at(number).values()] for number in nearest]
+    assert all(row[2] != "not tried" for row in shown.tables["neighbors"])
+    assert "the nearest that were tried" in shown.text
 
 
 def test_skipped_combinations_are_explained(document_of_crossed: Document):
@@ -266,6 +247,27 @@ def test_the_walk_is_drawn_and_told_window_by_window(crossed: OptimizeResult, do
         assert row[3] == f"fast {window['params']['fast']}, slow {window['params']['slow']}"
     measures = {row[0]: row[1] for row in document_of_crossed.tables["meanings"]}
     assert measures["Consistency"] == f"{walked['consistency'] * 100:.1f}%"
+
+
+def test_the_timeline_says_what_each_window_chose_and_made(crossed: OptimizeResult) -> None:
+    walked = crossed.walk_forward
+    assert walked is not None
+    drawn = Document(str(timeline(walked))).text
+    for row in walked["each"]:
+        made = f"{row['test_return'] * 100:+.1f}%".replace("-", "−")
+        params = "fast {fast}, slow {slow}".format(**row["params"])
+        assert made in drawn
+        assert params in drawn
+        assert f"{params} made {made} in {row['trades']} trades" in drawn, "as the bar's title"
+
+
+def test_a_timeline_of_many_windows_has_its_words_as_titles(crossed: OptimizeResult) -> None:
+    walked = crossed.walk_forward
+    assert walked is not None
+    drawn = str(timeline({**walked, "each": [walked["each"][0]] * 60}))
+    titles = "".join(re.findall(r"<title>.*?</title>", drawn))
+    assert titles.count(" made ") == 2 * 60
+    assert "fast" not in re.sub(r"<title>.*?</title>", "", drawn)
 
 
 def test_a_window_without_a_choice_held_cash(crossed: OptimizeResult):

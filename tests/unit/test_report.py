@@ -366,6 +366,19 @@ def test_axis_ticks_are_round(low: float, high: float, *, log: bool, ticks: list
     assert formats.round_ticks(low, high, log=log) == pytest.approx(ticks)
 
 
+def test_costs_are_written_as_a_fraction_or_by_their_parts() -> None:
+    assert formats.cost(0.001) == "0.100%"
+    model = {"rate": 0.0, "per_unit": 0.005, "per_order": 0.0, "minimum": 1.0, "maximum": 0.01}
+    assert formats.cost(model) == "0.005 a unit, at least 1, at most 1.000%"
+    assert formats.cost({"rate": 0.0002, "per_unit": 0.01}) == "0.020%, 0.01 a unit"
+    assert formats.cost({"rate": 0.0, "maximum": None}) == "0.000%"
+
+
+def test_a_request_with_cost_models_can_be_shown(result: BacktestResult) -> None:
+    request = {**result.request, "commission": {"per_unit": 0.005, "minimum": 1.0}}
+    assert "0.005 a unit, at least 1" in page(replace(result, request=request))
+
+
 def test_the_picture_shows_all_three_charts(result: BacktestResult) -> None:
     picture = Image.open(io.BytesIO(render_png(result, run_id=RUN_ID))).convert("RGB")
     assert picture.size == (1440, 960)

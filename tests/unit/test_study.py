@@ -185,7 +185,7 @@ def test_each_test_trades_with_what_its_past_chose_and_nothing_later():
     numbers = trial_numbers(found.space, found.request)
     how = found.request.walk_forward
     assert how is not None
-    windows = list(walk(found, numbers, how))
+    windows = list(walk(found, how))
     past = Study(
         found.bars[: windows[1].stretch.train_end],
         windows[1].stretch.train,
@@ -200,10 +200,9 @@ def test_each_test_trades_with_what_its_past_chose_and_nothing_later():
 
 def test_the_walks_equity_is_one_curve():
     found = study(walk_forward={"windows": 5}, min_trades=0)
-    numbers = trial_numbers(found.space, found.request)
     how = found.request.walk_forward
     assert how is not None
-    windows = list(walk(found, numbers, how))
+    windows = list(walk(found, how))
     shown = document(found, windows)
     growth = np.prod([1 + window.test_return for window in windows])
     assert shown["total_return"] == pytest.approx(growth - 1, rel=1e-12)

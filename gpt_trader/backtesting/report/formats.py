@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 import numpy as np
 
@@ -45,6 +47,28 @@ def quantity(value: float) -> str:
     return text.rstrip("0").rstrip(".") if "." in text and "e" not in text else text
 
 
+#: Parts of a cost model (`gpt_trader.costs`) → how they are written: as a fraction, or as an amount.
+_PARTS = {
+    "rate": ("{}", True),
+    "per_unit": ("{} a unit", False),
+    "per_order": ("{} an order", False),
+    "minimum": ("at least {}", False),
+    "maximum": ("at most {}", True),
+}
+
+
+def cost(terms: float | Mapping[str, float | None] | None) -> str:
+    """Return commission or slippage as a request has it: a fraction as percent, or the parts of a model."""
+    if not isinstance(terms, Mapping):
+        return percent(terms, 3)
+    said = [
+        words.format(percent(value, 3) if fraction else quantity(value))
+        for name, (words, fraction) in _PARTS.items()
+        if (value := terms.get(name))
+    ]
+    return ", ".join(said) or percent(0.0, 3)
+
+
 def round_ticks(low: float, high: float, *, log: bool) -> list[float]:
     """Return at most about seven round values from `low` to `high` (both > 0 where `log`), for an axis.
 
@@ -60,6 +84,11 @@ def round_ticks(low: float, high: float, *, log: bool) -> list[float]:
         step = next(digit * power for digit in (1, 2, 5, 10) if digit * power >= rough * 0.999)
         ticks = [index * step for index in range(math.ceil(low / step), math.floor(high / step) + 1)]
     return [tick for tick in ticks if low <= tick <= high] or [low]
+
+
+def price(value: float) -> str:
+    """Return a price by itself, to four significant digits or to cents."""
+    return number(value, price_digits(np.array([value])))
 
 
 def price_digits(close: Floats) -> int:
@@ -78,3 +107,15 @@ def moment(time: np.datetime64 | None, *, daily: bool) -> str:
     if time is None:
         return UNDEFINED
     return str(np.datetime_as_string(time, unit="D" if daily else "m")).replace("T", " ")
+
+
+def flattened(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
+    """Yield names and values of nested mappings as text, e.g. `libraries · numpy` and `2.4.1`."""
+    for key, value in values.items():
+        name = f"{prefix}{key}".replace("_", " ")
+        if isinstance(value, Mapping):
+            yield from flattened(value, f"{name} · ")
+        elif isinstance(value, float):
+            yield name, f"{value:.4g}"
+        else:
+            yield name, UNDEFINED if value is None else str(value)

@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from functools import cache, partial
-from importlib import resources
 from typing import Any, Final
 
-from jinja2 import Environment, StrictUndefined, Template
+from jinja2 import Environment, FunctionLoader, StrictUndefined, Template
 from markupsafe import Markup
 
 from gpt_trader.backtesting.report import formats
 from gpt_trader.backtesting.report.glossary import GLOSSARY
 from gpt_trader.backtesting.report.monthly import monthly_returns
-from gpt_trader.backtesting.report.series import chart_series, require_finite, script_json
+from gpt_trader.backtesting.report.reported import Reported
+from gpt_trader.backtesting.report.series import chart_series, curves, require_finite, script_json
 from gpt_trader.backtesting.report.sketch import sketch
+from gpt_trader.backtesting.report.static_page import asset, digest
 from gpt_trader.backtesting.report.thinning import display_indices
-from gpt_trader.backtesting.result import SCHEMA_VERSION, BacktestResult
+from gpt_trader.backtesting.result import SCHEMA_VERSION
 
 _CHART_LIBRARY: Final = "lightweight-charts.standalone.production.js"
 _SCRIPTS: Final = ("errors.js", _CHART_LIBRARY, "report.js")
@@ -29,12 +28,23 @@ YEAR_STEPS: Final = (0.02, 0.07, 0.15, 0.25, 0.40)
 _WORST_DRAWDOWNS: Final = 10
 
 
-def render(result: BacktestResult, *, run_id: str, created_at: str) -> str:
-    """Return the report's page (see `gpt_trader.backtesting.report.render_html`)."""
+def render(
+    result: Reported,
+    *,
+    run_id: str,
+    created_at: str,
+    template: str = "report",
+    more: Mapping[str, Any] | None = None,
+) -> str:
+    """Return the report's page (see `gpt_trader.backtesting.report.render_html`).
+
+    `template` is one of `assets/` that extends the report's, with a style of its name beside it; it gets `more`.
+    """
     require_finite(result)
     daily = formats.is_daily(result.time)
-    shown = display_indices((result.equity, result.benchmark_equity, result.drawdown, result.close))
-    page = _template().render(
+    shown = display_indices(curves(result))
+    page = _template(template).render(
+        **(more or {}),
         result=result,
         run_id=run_id,
         name=display_name(result.strategy),
@@ -43,7 +53,7 @@ def render(result: BacktestResult, *, run_id: str, created_at: str) -> str:
         first=formats.moment(result.time[0], daily=daily),
         last=formats.moment(result.time[-1], daily=daily),
         daily=daily,
-        digits=formats.price_digits(result.close),
+        digits=2 if result.close is None else formats.price_digits(result.close),
         bars=len(result.time),
         points=len(shown),
         capital=result.request.get("capital", float(result.equity[0])),
@@ -55,7 +65,7 @@ def render(result: BacktestResult, *, run_id: str, created_at: str) -> str:
             result.trades[number] for number in (result.data_quality or {}).get("affected_trades") or ()
         ],
         provenance=_provenance(result, run_id, created_at),
-        request=json.dumps(result.request, indent=2, sort_keys=True, default=str, ensure_ascii=False),
+        request=json.dumps(dict(result.request), indent=2, sort_keys=True, default=str, ensure_ascii=False),
         sketch=sketch(result),
         payload=Markup(script_json(chart_series(result, shown))),  # noqa: S704  script_json escapes markup
     )
@@ -76,7 +86,7 @@ def heat(value: float | None, steps: tuple[float, ...] = MONTH_STEPS) -> str:
     return f"{'g' if value > 0 else 'l'}{strength}" if strength else "z"
 
 
-def _provenance(result: BacktestResult, run_id: str, created_at: str) -> list[tuple[str, str]]:
+def _provenance(result: Reported, run_id: str, created_at: str) -> list[tuple[str, str]]:
     return [
         ("run id", run_id),
         ("created at", created_at),
@@ -84,66 +94,53 @@ def _provenance(result: BacktestResult, run_id: str, created_at: str) -> list[tu
         ("result hash", result.result_hash),
         ("bars hash", result.bars_hash),
         ("result schema", str(SCHEMA_VERSION)),
-        *_flattened(result.provenance),
+        *formats.flattened(result.provenance),
     ]
 
 
-def _flattened(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
-    for key, value in values.items():
-        name = f"{prefix}{key}".replace("_", " ")
-        if isinstance(value, Mapping):
-            yield from _flattened(value, f"{name} · ")
-        elif isinstance(value, float):
-            yield name, f"{value:.4g}"
-        else:
-            yield name, formats.UNDEFINED if value is None else str(value)
-
-
 @cache
-def _asset(name: str) -> str:
-    return resources.files(__package__).joinpath("assets", name).read_text("utf-8")
-
-
-@cache
-def _template() -> Template:
-    """Return the compiled template with the page's constant parts: style, scripts and their policy."""
+def _template(name: str) -> Template:
+    """Return a compiled template with the page's constant parts: style, scripts and their policy."""
     environment = Environment(
-        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, auto_reload=False
+        loader=FunctionLoader(asset),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        auto_reload=False,
     )
     environment.filters.update(
         number=formats.number,
         money=formats.money,
         percent=formats.percent,
         quantity=formats.quantity,
+        price=formats.price,
+        cost=formats.cost,
         moment=formats.moment,
         heat=heat,
         year_heat=partial(heat, steps=YEAR_STEPS),
     )
-    style = _asset("report.css")
-    scripts = [_asset(name) for name in _SCRIPTS]
+    style = asset("report.css") + ("" if name == "report" else asset(f"{name}.css"))
+    scripts = [asset(name) for name in _SCRIPTS]
     environment.globals.update(
         # These are our own files, the same for every report: nothing of a result is in them.
         style=Markup(style),  # noqa: S704
         scripts=[Markup(script) for script in scripts],  # noqa: S704
         policy=_policy(style, scripts),
     )
-    return environment.from_string(_asset("report.html.j2"))
+    return environment.get_template(f"{name}.html.j2")
 
 
 def _policy(style: str, scripts: list[str]) -> str:
     """Return a Content-Security-Policy under which only our own inline parts run and nothing is fetched."""
-    allowed = " ".join(_digest(script) for script in scripts)
+    allowed = " ".join(digest(script) for script in scripts)
     return "; ".join(
         (
             "default-src 'none'",
             f"script-src {allowed}",
-            f"style-src {_digest(style)}",
+            f"style-src {digest(style)}",
             "img-src data:",
             "base-uri 'none'",
             "form-action 'none'",
         )
     )
-
-
-def _digest(text: str) -> str:
-    return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"

@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 
 from gpt_trader.backtesting.report.formats import is_daily, price_digits
+from gpt_trader.backtesting.report.reported import Reported
 from gpt_trader.backtesting.report.thinning import Indices
-from gpt_trader.backtesting.result import BacktestResult
 from gpt_trader.bars import Floats, Times
 
 
-def chart_series(result: BacktestResult, shown: Indices) -> dict[str, Any]:
+def chart_series(result: Reported, shown: Indices) -> dict[str, Any]:
     """Return the payload of `assets/report.js` for the bars `shown` (ascending indices into the range).
 
     Times are seconds since 1970 in UTC as a first value, a unit and steps in units. Values are rounded to 7
@@ -30,10 +30,11 @@ def chart_series(result: BacktestResult, shown: Indices) -> dict[str, Any]:
         "equity": _rounded(result.equity[shown]),
         "benchmark": _rounded(result.benchmark_equity[shown]),
         "drawdown": _rounded(result.drawdown[shown]),
-        "close": _rounded(result.close[shown]),
-        "trades": _trade_points(result, result.time[shown]),
+        # Without a price of its own there is no pane for one, and no place to mark trades at.
+        "close": None if result.close is None else _rounded(result.close[shown]),
+        "trades": [] if result.close is None else _trade_points(result, result.time[shown]),
         "daily": is_daily(result.time),
-        "priceDigits": price_digits(result.close),
+        "priceDigits": 2 if result.close is None else price_digits(result.close),
         "log": log_advised(result),
         "logAllowed": log_allowed(result),
         "strategy": result.strategy,
@@ -41,20 +42,26 @@ def chart_series(result: BacktestResult, shown: Indices) -> dict[str, Any]:
     }
 
 
-def require_finite(result: BacktestResult) -> None:
+def curves(result: Reported) -> tuple[Floats, ...]:
+    """Return the series that are drawn: when bars are left out, the highest and the lowest of each must stay."""
+    drawn = (result.equity, result.benchmark_equity, result.drawdown)
+    return drawn if result.close is None else (*drawn, result.close)
+
+
+def require_finite(result: Reported) -> None:
     """Raise ValueError, naming series and bar, where a series of the result is not finite: it cannot be drawn."""
     for name in ("close", "equity", "benchmark_equity", "drawdown"):
-        bad = np.flatnonzero(~np.isfinite(getattr(result, name)))
-        if len(bad):
+        values = getattr(result, name)
+        if values is not None and len(bad := np.flatnonzero(~np.isfinite(values))):
             raise ValueError(f"{name} is not a finite number at bar {bad[0]} ({result.time[bad[0]]})")
 
 
-def log_allowed(result: BacktestResult) -> bool:
+def log_allowed(result: Reported) -> bool:
     """Return whether both equity curves stay positive, so that a log scale can show them."""
     return bool(min(result.equity.min(), result.benchmark_equity.min()) > 0)
 
 
-def log_advised(result: BacktestResult) -> bool:
+def log_advised(result: Reported) -> bool:
     """Return whether equity spans so much (over threefold) that a log scale reads better."""
     if not log_allowed(result):
         return False
@@ -77,7 +84,7 @@ def _rounded(values: Floats) -> list[float]:
     return [float(f"{value:.7g}") for value in values.tolist()]
 
 
-def _trade_points(result: BacktestResult, shown: Times) -> list[list[float | None]]:
+def _trade_points(result: Reported, shown: Times) -> list[list[float | None]]:
     """Return the trades with their times as positions among the shown ones, at or before."""
 
     def place(time: np.datetime64) -> int:

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
-
 import numpy as np
 from markupsafe import Markup
 
@@ -15,14 +12,13 @@ from gpt_trader.backtesting.report.formats import (
     money,
     percent,
     quantity,
-    round_ticks,
 )
-from gpt_trader.backtesting.report.series import log_advised
+from gpt_trader.backtesting.report.panel import Panel, across, frame, line, time_labels
+from gpt_trader.backtesting.report.reported import Reported
+from gpt_trader.backtesting.report.series import curves, log_advised
 from gpt_trader.backtesting.report.thinning import Indices, display_indices
-from gpt_trader.backtesting.result import BacktestResult
 from gpt_trader.bars import Floats
 
-_WIDTH, _LEFT, _RIGHT = 1000.0, 8.0, 70.0
 _POINTS = 900
 _KEY = Markup(
     '<text x="66" y="16"><tspan class="of-strategy">Strategy</tspan> '
@@ -30,83 +26,46 @@ _KEY = Markup(
 )
 
 
-@dataclass(frozen=True)
-class _Panel:
-    """One panel: its title, where it stands (viewBox units) and the values at its bottom and top."""
-
-    title: str
-    top: float
-    height: float
-    low: float
-    high: float
-    log: bool
-    written: Callable[[float], str]
-
-    def y(self, values: Floats) -> Floats:
-        """Return the vertical places of `values`."""
-        low, high = self._scaled(np.array([self.low, self.high]))
-        span = high - low or 1.0
-        return np.asarray(self.top + self.height * (1 - (self._scaled(values) - low) / span))
-
-    def _scaled(self, values: Floats) -> Floats:
-        return np.log(values) if self.log else values
-
-
-def sketch(result: BacktestResult) -> Markup:
-    """Return one SVG element with equity against buy-and-hold, drawdown, and trades on the price.
+def sketch(result: Reported) -> Markup:
+    """Return one SVG element with equity against buy-and-hold, drawdown, and trades on the price if there is one.
 
     Colors are classes in the page's style.
     """
-    shown = display_indices((result.equity, result.benchmark_equity, result.drawdown, result.close), _POINTS)
+    shown = display_indices(curves(result), _POINTS)
     log = log_advised(result)
     both = np.concatenate((result.equity, result.benchmark_equity))
-    equity = _Panel("Equity", 24, 230, both.min(), both.max(), log, money)
-    falls = _Panel("Drawdown", 290, 90, min(float(result.drawdown.min()), -0.01), 0.0, False, _whole_percent)
-    price_log = log and bool(result.close.min() > 0)
-    low, high = result.close.min(), result.close.max()
-    title = "Price and trades" if len(result.trades) <= MARKED_TRADES else "Price (too many trades to mark)"
-    price = _Panel(title, 416, 170, low, high, price_log, quantity)
-    x = _LEFT + (_WIDTH - _LEFT - _RIGHT) * (np.arange(len(result.time)) / max(1, len(result.time) - 1))
+    equity = Panel("Equity", 24, 230, both.min(), both.max(), log, money)
+    falls = Panel("Drawdown", 290, 90, min(float(result.drawdown.min()), -0.01), 0.0, False, _whole_percent)
+    x = across(len(result.time))
+    height = 416 if result.close is None else 616
     parts = [
-        _time_axis(result, x),
+        _time_axis(result, x, height - 8),
         _KEY,
-        *(_frame(panel) for panel in (equity, falls, price)),
-        _line(x, equity.y(result.benchmark_equity), shown, "benchmark"),
-        _line(x, equity.y(result.equity), shown, "strategy"),
-        _line(x, falls.y(result.drawdown), shown, "fall"),
-        _line(x, price.y(result.close), shown, "price"),
-        _trades(result, x, price),
+        *(frame(panel) for panel in (equity, falls)),
+        line(x, equity.y(result.benchmark_equity), shown, "benchmark"),
+        line(x, equity.y(result.equity), shown, "strategy"),
+        line(x, falls.y(result.drawdown), shown, "fall"),
     ]
-    alternative = f"{result.strategy} on {result.symbol}: equity, drawdown and trades"
-    return Markup('<svg class="sketch" viewBox="0 0 1000 616" role="img" aria-label="{}">{}</svg>').format(
-        alternative, Markup("").join(parts)
+    if result.close is not None:
+        parts += _price(result, result.close, x, shown, log=log)
+    what = "equity and drawdown" if result.close is None else "equity, drawdown and trades"
+    return Markup('<svg class="sketch" viewBox="0 0 1000 {}" role="img" aria-label="{}">{}</svg>').format(
+        height, f"{result.strategy} on {result.symbol}: {what}", Markup("").join(parts)
     )
+
+
+def _price(result: Reported, close: Floats, x: Floats, shown: Indices, *, log: bool) -> list[Markup]:
+    """Return the panel of the price with the trades on it."""
+    title = "Price and trades" if len(result.trades) <= MARKED_TRADES else "Price (too many trades to mark)"
+    price = Panel(title, 416, 170, close.min(), close.max(), log and bool(close.min() > 0), quantity)
+    return [frame(price), line(x, price.y(close), shown, "price"), _trades(result, x, price)]
 
 
 def _whole_percent(value: float) -> str:
     return percent(value, 0)
 
 
-def _frame(panel: _Panel) -> Markup:
-    lines = [
-        Markup('<text class="title" x="{:g}" y="{:g}">{}</text>').format(_LEFT, panel.top - 8, panel.title)
-    ]
-    ticks = round_ticks(panel.low, panel.high, log=panel.log)
-    for tick, y in zip(ticks, panel.y(np.array(ticks)), strict=True):
-        lines.append(
-            Markup(
-                '<path class="grid" d="M{0:g} {2:.1f}H{1:g}"/><text class="label" x="{3:g}" y="{4:.1f}">{5}</text>'
-            ).format(_LEFT, _WIDTH - _RIGHT, y, _WIDTH - _RIGHT + 6, y + 4, panel.written(tick))
-        )
-    return Markup("").join(lines)
-
-
-def _line(x: Floats, y: Floats, shown: Indices, name: str) -> Markup:
-    points = "L".join(f"{a:.1f} {b:.1f}" for a, b in zip(x[shown], y[shown], strict=True))
-    return Markup('<path class="{}" d="M{}"/>').format(name, points)
-
-
-def _trades(result: BacktestResult, x: Floats, price: _Panel) -> Markup:
+def _trades(result: Reported, x: Floats, price: Panel) -> Markup:
     """Return entries as triangles up (short: down) and exits as dots, colored by what they made."""
 
     def place(time: np.datetime64, value: float) -> tuple[float, float]:
@@ -134,15 +93,6 @@ def _trades(result: BacktestResult, x: Floats, price: _Panel) -> Markup:
     )
 
 
-def _time_axis(result: BacktestResult, x: Floats) -> Markup:
+def _time_axis(result: Reported, x: Floats, y: float) -> Markup:
     daily = is_daily(result.time)
-    places: Iterable[int] = np.unique(np.linspace(0, len(x) - 1, 6).astype(np.int64))
-    labels = [
-        Markup('<text class="label" text-anchor="{}" x="{:.1f}" y="608">{}</text>').format(
-            "start" if index == 0 else "end" if index == len(x) - 1 else "middle",
-            x[index],
-            moment(result.time[index], daily=daily),
-        )
-        for index in places
-    ]
-    return Markup("").join(labels)
+    return time_labels(x, y, lambda index: moment(result.time[index], daily=daily))

@@ -22,7 +22,7 @@
   const fallDigits = deepest < -0.06 ? 0 : deepest < -0.006 ? 1 : 2;
   const moment = (time) => new Date(time * 1000).toISOString().slice(0, payload.daily ? 10 : 16).replace("T", " ");
 
-  // ---- one chart with three panes: they share the time axis, so zoom, pan and crosshair are one -----------------
+  // ---- one chart with three panes (two where there is no price of one symbol): they share the time axis, so zoom, pan and crosshair are one -----------------
   box.hidden = false;
   const chart = createChart(box, {
     autoSize: true,
@@ -42,11 +42,11 @@
   const benchmark = series(LineSeries, 0, payload.benchmark, money, 0.01, { lineWidth: 1 });
   const strategy = series(LineSeries, 0, payload.equity, money, 0.01, {});
   const fall = series(BaselineSeries, 1, payload.drawdown, (value) => percent(value, fallDigits), 0.0001, { lineWidth: 1, baseValue: { type: "price", price: 0 } });
-  const close = series(LineSeries, 2, payload.close, price, 10 ** -payload.priceDigits, { lineWidth: 1 });
-  [10, 4, 8].forEach((share, pane) => chart.panes()[pane].setStretchFactor(share));
+  const close = payload.close && series(LineSeries, 2, payload.close, price, 10 ** -payload.priceDigits, { lineWidth: 1 });
+  [10, 4, 8].slice(0, close ? 3 : 2).forEach((share, pane) => chart.panes()[pane].setStretchFactor(share));
   chart.priceScale("right", 0).applyOptions({ scaleMargins: { top: 0.14, bottom: 0.06 } });
   chart.priceScale("right", 1).applyOptions({ scaleMargins: { top: 0.24, bottom: 0.08 } });
-  chart.priceScale("right", 2).applyOptions({ scaleMargins: { top: 0.16, bottom: 0.08 } });
+  if (close) chart.priceScale("right", 2).applyOptions({ scaleMargins: { top: 0.16, bottom: 0.08 } });
 
   // ---- trades: a wash behind the time held, a triangle at the entry, a dot at the exit ---------------------------
   const colors = {};
@@ -89,7 +89,7 @@
       context.fill();
     }
   };
-  close.attachPrimitive(marks);
+  close?.attachPrimitive(marks);
 
   // ---- colors follow the system's scheme -------------------------------------------------------------------------
   const paint = () => {
@@ -102,7 +102,7 @@
     });
     strategy.applyOptions({ color: colors.strategy });
     benchmark.applyOptions({ color: color("benchmark") });
-    close.applyOptions({ color: color("price") });
+    close?.applyOptions({ color: color("price") });
     fall.applyOptions({ topLineColor: colors.loss, bottomLineColor: colors.loss, topFillColor1: "transparent", topFillColor2: "transparent", bottomFillColor1: color("fall-wash"), bottomFillColor2: color("fall-wash") });
   };
   paint();
@@ -110,7 +110,7 @@
 
   // ---- legends that follow the crosshair, and a tooltip on trades -------------------------------------------------
   const element = (name, className) => Object.assign(document.createElement(name), { className });
-  const legends = [0, 1, 2].map(() => box.appendChild(element("div", "legend")));
+  const legends = (close ? [0, 1, 2] : [0, 1]).map(() => box.appendChild(element("div", "legend")));
   const tip = box.appendChild(element("div", "tip"));
   tip.hidden = true;
   const item = (kind, label, value) => {
@@ -129,6 +129,7 @@
   const showLegends = (index) => {
     legends[0].replaceChildren(item("", "", moment(times[index])), item("strategy", "Strategy", money(payload.equity[index])), item("benchmark", "Buy & hold", money(payload.benchmark[index])));
     legends[1].replaceChildren(item("loss", "Drawdown", percent(payload.drawdown[index])));
+    if (!close) return;
     const held = tradeAt(index);
     legends[2].replaceChildren(item("price", payload.symbol, price(payload.close[index])), ...(held < 0 ? [] : [item("", "trade", describe(held))]), ...(crowded ? [item("", "zoom in to see the trades", "")] : []));
   };
@@ -204,7 +205,7 @@
 
   const linear = document.getElementById("linear"), log = document.getElementById("log");
   const setLog = (on) => {
-    for (const pane of [0, 2]) chart.priceScale("right", pane).applyOptions({ mode: on ? 1 : 0 });
+    for (const pane of close ? [0, 2] : [0]) chart.priceScale("right", pane).applyOptions({ mode: on ? 1 : 0 });
     linear.setAttribute("aria-pressed", String(!on));
     log.setAttribute("aria-pressed", String(on));
   };
@@ -251,7 +252,7 @@
     });
     table.tBodies[0].addEventListener("click", (event) => {
       const row = event.target.closest("tr");
-      if (!row || String(getSelection())) return;
+      if (!row || !close || String(getSelection())) return;
       const [from, to] = payload.trades[rows.indexOf(row)];
       const pad = Math.max(20, (to ?? last) - from);
       show(from - pad, (to ?? last) + pad);

@@ -1,4 +1,4 @@
-"""What the pictures of an optimization are made of: paths and texts of static SVG. Colors are classes of the style."""
+"""What static pictures are made of: paths and texts of SVG, 1000 wide. Colors are classes of the style."""
 
 from __future__ import annotations
 
@@ -54,14 +54,14 @@ def path(name: str, drawn: str, title: str = "") -> Markup:
     return Markup('<path class="{}" d="{}">{}</path>').format(name, drawn, shown)
 
 
-def text(x: float, y: float, words: str, name: str = "") -> Markup:
-    """Return a text on a baseline; of the classes, `mid` and `end` align it."""
-    return Markup('<text class="{}" x="{:.1f}" y="{:.1f}">{}</text>').format(name, x, y, cut(words))
+def text(x: float, y: float, words: str, name: str = "", most: int = LONGEST) -> Markup:
+    """Return a text on a baseline, of at most so many letters; of the classes, `mid` and `end` align it."""
+    return Markup('<text class="{}" x="{:.1f}" y="{:.1f}">{}</text>').format(name, x, y, cut(words, most))
 
 
-def cut(words: str) -> str:
+def cut(words: str, most: int = LONGEST) -> str:
     """Return a label that fits."""
-    return words if len(words) <= LONGEST else words[: LONGEST - 1] + "…"
+    return words if len(words) <= most else words[: most - 1] + "…"
 
 
 def box(x: float, y: float, width: float, height: float) -> str:
