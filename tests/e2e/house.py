@@ -61,7 +61,9 @@ class House:
         for name in ("tasks", "flows", "api", "cli", "storage"):
             (cwd / f"{name}.py").write_text("raise SystemExit('the working directory came first')\n")
         (cwd / "gated.py").write_text(GATED)
-        inherited = {k: v for k, v in os.environ.items() if not k.startswith(("GPT_TRADER_", "PREFECT_"))}
+        inherited = {
+            k: v for k, v in os.environ.items() if not k.startswith(("GPT_TRADER_", "PREFECT_", "COLUMNS"))
+        }
         ours = {
             "GPT_TRADER_HOME": str(folder / "h"),
             "GPT_TRADER_API_PORT": "0",
