@@ -16,6 +16,7 @@ from typing import Final
 import structlog
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api.errors import problem_response
@@ -70,6 +71,8 @@ class RequestFrame:
 
         try:
             await self.app(scope, receive, framed)
+        except ClientDisconnect:  # it went away, or was ended for its slowness, while its body was awaited
+            pass
         except Exception as error:  # the last resort: logged here, told to the client without its inside
             _log.exception("unexpected error", request_id=request_id, path=scope["path"])
             if started:
