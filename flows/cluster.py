@@ -11,7 +11,7 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import CancelledError
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 from uuid import uuid4
 
@@ -35,6 +35,10 @@ _LOOK_SECONDS: Final = 5.0
 _ELSEWHERE: Final = "or compute on this machine: gpt-trader config set optimize_runner processes"
 
 
+class WorkersLost(GptTraderError):
+    """Each worker that a call was given to was lost."""
+
+
 class DaskCluster:
     """A place (`tasks.places`) on a Dask cluster.
 
@@ -47,6 +51,7 @@ class DaskCluster:
         self._address = address
         self._workers = workers
         self._lock = threading.Lock()
+        self._suspects = threading.Lock()
         self._resources = ExitStack()
         self._client: Client | None = None
         self._failed: GptTraderError | None = None
@@ -59,26 +64,36 @@ class DaskCluster:
 
         Raises:
             EngineUnreachable: there is no scheduler at the address, or no worker any more.
-            GptTraderError: the workers have other versions, or each that tried was lost.
+            WorkersLost: each worker that tried was lost, and each of a second round, with no other such call beside.
+            GptTraderError: the workers have other versions.
         """
-        with self._lock:
-            client = self._connected()
-            given = self._given(client, shared)
-        versions = {"gpt-trader": code_version(), **library_versions()}
-        future = client.submit(
-            computed, versions, function, given, *rest, key=f"gpt-trader-{uuid4()}", pure=False
-        )
         try:
-            return self._result(what, future)  # type: ignore[no-any-return]  # unpickled
-        finally:
-            future.release()  # type: ignore[no-untyped-call]  # at once: Dask makes a call again whose result was lost and is still wanted
+            return self._made(what, function, shared, *rest)
+        except WorkersLost:
+            # Dask counts a lost worker against every call that waited there: alone it is seen which one was the cause.
+            with self._suspects:
+                return self._made(what, function, shared, *rest)
 
     def stop(self) -> None:
         """Leave the cluster, or end it if it is ours: calls that wait raise `Stopped`; a worker ends its last one."""
         self._stopped = True
         with self._lock:
             self._sent = None
-            self._resources.close()
+            with suppress(OSError, TimeoutError):  # it is gone already
+                self._resources.close()
+
+    def _made(self, what: str, function: Callable[..., Found], shared: object, *rest: object) -> Found:
+        with self._lock:
+            client = self._connected()
+            given = self._given(client, shared)
+        versions = {"gpt-trader": code_version(), **library_versions()}
+        key = f"gpt-trader-{uuid4()}"
+        future = client.submit(computed, versions, function, given, *rest, key=key, pure=False)
+        try:
+            return self._result(what, future)  # type: ignore[no-any-return]  # unpickled
+        finally:
+            # At once: Dask makes a call again whose result was lost and is still wanted.
+            future.release()  # type: ignore[no-untyped-call]
 
     def _connected(self) -> Client:
         if self._stopped:
@@ -113,7 +128,7 @@ class DaskCluster:
         runner = DaskTaskRunner(**options, client_kwargs={"timeout": CONNECT_SECONDS})
         try:
             client: Client = self._resources.enter_context(runner).client
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, TypeError) as error:  # TypeError: tls:// without certificates
             raise self._unreachable(f"no Dask scheduler answers ({error})") from error
         try:
             client.wait_for_workers(1, timeout=CONNECT_SECONDS)
@@ -142,7 +157,7 @@ class DaskCluster:
             except TimeoutError:  # of this wait: `computed` lets none of the call's own out
                 self._require_workers()
             except KilledWorker as error:
-                raise GptTraderError(
+                raise WorkersLost(
                     f"{what} lost each of the {error.allowed_failures + 1} Dask workers that computed it; the last "
                     f"was {error.last_worker.address}. Is it memory? Then more for each worker may help, "
                     "or leave out what is in it"
@@ -170,11 +185,12 @@ def computed(
 ) -> Found:
     """Return `function(shared, *rest)`, on a worker; raise GptTraderError where other numbers could come out."""
     here = {"gpt-trader": code_version(), **library_versions()}
-    if here != versions:
-        other = [f"{name} {here.get(name)} (the run has {version})" for name, version in versions.items()]
-        differing = [
-            said for said, name in zip(other, versions, strict=True) if here.get(name) != versions[name]
-        ]
+    differing = [
+        f"{name} {here.get(name)} (the run has {version})"
+        for name, version in versions.items()
+        if here.get(name) != version
+    ]
+    if differing:
         raise GptTraderError(
             f"a Dask worker has other versions: {', '.join(differing)}; install the same there"
         )

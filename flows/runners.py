@@ -45,9 +45,11 @@ class ConfiguredRunner(ThreadPoolTaskRunner[Any]):
     def __exit__(self, exc_type: Any, exc_value: Any, traceback: Any) -> None:  # noqa: ANN401 - as in the base class
         """End what computes first: the threads that wait for it end then."""
         self._computing.close()
-        if self._place is not None:
-            self._place.stop()
-        super().__exit__(exc_type, exc_value, traceback)
+        try:
+            if self._place is not None:
+                self._place.stop()
+        finally:
+            super().__exit__(exc_type, exc_value, traceback)
 
 
 def chosen(settings: Settings) -> tuple[int, Processes | DaskCluster | None]:

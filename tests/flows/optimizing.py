@@ -183,9 +183,18 @@ class Optimizing:
             process.communicate()
 
 
+@dataclass(frozen=True)
+class DaskParts:
+    """A scheduler, and the process that looks after its workers."""
+
+    address: str
+    scheduler: subprocess.Popen[bytes]
+    workers: subprocess.Popen[bytes]
+
+
 @contextlib.contextmanager
-def dask_cluster(folder: Path, workers: int = 2) -> Iterator[str]:
-    """Give the address of a scheduler with so many workers of one thread, started as a person would.
+def dask_cluster(folder: Path, workers: int = 2) -> Iterator[DaskParts]:
+    """Run a scheduler with so many workers of one thread, started as a person would.
 
     The workers know no home of ours: theirs would be in a folder where nothing can be made.
     """
@@ -198,15 +207,15 @@ def dask_cluster(folder: Path, workers: int = 2) -> Iterator[str]:
     worker += ["--host", host, "--local-directory", str(folder)]
     with contextlib.ExitStack() as stack:
         log = stack.enter_context((folder / "dask.log").open("ab"))
+        parts = []
         for arguments in (scheduler, worker):
-            process = subprocess.Popen(
-                [sys.executable, "-P", "-m", "dask", *arguments], env=environment, stdout=log, stderr=log
-            )
-            stack.callback(process.wait, 30)
-            stack.callback(process.terminate)
+            command = [sys.executable, "-P", "-m", "dask", *arguments]
+            parts.append(subprocess.Popen(command, env=environment, stdout=log, stderr=log))
+            stack.callback(parts[-1].wait, 30)
+            stack.callback(parts[-1].terminate)
         eventually(
             lambda: (folder / "dask.log").read_text().count("Registered to") >= workers,
             seconds=60,
             what="a Dask cluster with its workers",
         )
-        yield address
+        yield DaskParts(address, *parts)

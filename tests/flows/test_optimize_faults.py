@@ -34,11 +34,12 @@ def optimizing(engine_parts: Engine, tmp_path: Path) -> Iterator[Optimizing]:
 @pytest.fixture(params=["processes", "dask"])
 def where(request: pytest.FixtureRequest, optimizing: Optimizing) -> Iterator[dict[str, Any]]:
     """Options that compute in processes, or on a Dask cluster that stays."""
-    with dask_cluster(optimizing.folder) if request.param == "dask" else nullcontext(None) as address:
+    with dask_cluster(optimizing.folder) if request.param == "dask" else nullcontext(None) as cluster:
+        address = cluster.address if cluster else None
         yield {"runner": request.param, "address": address, "chunk": CHUNK}
 
 
-@pytest.mark.parametrize("seeds", [range(8)])
+@pytest.mark.parametrize("seeds", [range(6)])
 def test_killed_at_random_it_ends_equal_and_redoes_no_chunk_that_came_back(
     optimizing: Optimizing, where: dict[str, Any], seeds: range, figure: Figure
 ) -> None:
@@ -119,7 +120,7 @@ def test_a_combination_that_gets_its_process_killed_ends_the_run_after_a_few_att
     assert ended["state"] == "FAILED", ended
     assert "chunk 1 of trials (number=20 to number=39) lost" in ended["message"]
     assert "Is it memory?" in ended["message"]
-    allowed = ATTEMPTS if where["runner"] == "processes" else 4  # Dask's allowed-failures and the last
+    allowed = ATTEMPTS if where["runner"] == "processes" else 8  # twice Dask's allowed-failures and the last
     assert tries == allowed
     figure(
         f"optimize by {where['runner']}, a combination that is killed each time: tried {tries} times, then Failed"

@@ -15,10 +15,12 @@ from typing import Any, Final
 
 import pytest
 
+from flows.cluster import computed
 from flows.processes import ATTEMPTS, Processes, Stopped
 from flows.runners import chosen
 from gpt_trader.errors import GptTraderError, Refused
 from gpt_trader.settings import Settings
+from tasks.provenance import code_version, library_versions
 from tests.flows.conftest import ROOT, Engine, free_port, gone, pid_in
 from tests.flows.optimizing import Optimizing, dask_cluster
 from tests.waiting import eventually
@@ -69,8 +71,8 @@ def test_threads_and_processes_are_equal_to_the_last_bit(optimizing: Optimizing)
 def test_threads_and_dask_are_equal_to_the_last_bit(optimizing: Optimizing) -> None:
     """On workers that share neither home nor lake nor database nor Prefect, and on a cluster of the run's own."""
     expected = optimizing.run(optimizing.request(**REQUEST), "threads")
-    with dask_cluster(optimizing.folder) as address:
-        elsewhere(optimizing, expected, kept(optimizing), "dask", address=address)
+    with dask_cluster(optimizing.folder) as cluster:
+        elsewhere(optimizing, expected, kept(optimizing), "dask", address=cluster.address)
     elsewhere(optimizing, expected, kept(optimizing), "dask")
 
 
@@ -84,6 +86,24 @@ def test_a_scheduler_that_is_not_there_is_named_within_seconds(optimizing: Optim
     assert "gpt-trader config set optimize_runner processes" in found["message"]
     assert optimizing.tried() == []
     assert time.monotonic() - began < 25, "10 s, and the run's own"
+
+
+@pytest.mark.slow
+def test_a_scheduler_that_goes_away_fails_the_run_and_names_itself(optimizing: Optimizing) -> None:
+    with dask_cluster(optimizing.folder) as cluster:
+        process = optimizing.begin(optimizing.request(400, pace=0.05), "dask", address=cluster.address)
+        eventually(lambda: len(optimizing.tried()) > 50, seconds=60, what="trials")
+        cluster.scheduler.kill()
+        ended = optimizing.end(process)
+    assert ended["state"] == "FAILED"
+    assert f"dask_address {cluster.address}: the Dask scheduler is gone" in ended["message"]
+
+
+def test_a_worker_of_another_version_computes_nothing() -> None:
+    here = {"gpt-trader": code_version(), **library_versions()}
+    assert computed(here, eval, "6 * 7") == 42
+    with pytest.raises(GptTraderError, match=r"numpy [0-9.]+ \(the run has 1\.0\); install the same there"):
+        computed({**here, "numpy": "1.0"}, eval, "1 / 0")
 
 
 def test_settings_choose() -> None:
