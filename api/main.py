@@ -18,6 +18,7 @@ import uvicorn
 from api import logs
 from api.app import create_app
 from api.patience import PatientHttp
+from api.streams.socket import StreamSocket
 from gpt_trader.errors import GptTraderError, Problem, Refused
 from gpt_trader.settings import Home, Settings, home, load_settings
 from storage import database
@@ -53,8 +54,10 @@ class ApiServer(uvicorn.Server):
                 loop.remove_signal_handler(number)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Set the app's `closing` event, then shut down as usual."""
-        self.config.app.state.closing.set()  # type: ignore[union-attr]  # our app, given as an object
+        """Set the app's `closing` event and tell the WebSocket's clients, then shut down as usual."""
+        state = self.config.app.state  # type: ignore[union-attr]  # our app, given as an object
+        state.closing.set()
+        state.context.streams.shut_down()
         await super().shutdown(sockets=sockets)
 
 
@@ -82,7 +85,7 @@ def server_for(settings: Settings, where: Home, *, prefect_url: str, prefect_aut
             app,
             loop="uvloop",
             http=PatientHttp,
-            ws="websockets-sansio",
+            ws=StreamSocket,
             ws_max_size=64 * 1024,
             ws_per_message_deflate=False,
             ws_ping_interval=30.0,

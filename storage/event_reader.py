@@ -10,7 +10,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import defaultdict
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncGenerator, AsyncIterator, Coroutine, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Final, TypeVar
@@ -21,7 +22,7 @@ from sqlalchemy.exc import InterfaceError, OperationalError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from storage.database import libpq_arguments
-from storage.events import ANNOUNCEMENTS, BATCH, READ, Event, Position, events_of, read_values
+from storage.events import ANNOUNCEMENTS, BATCH, LATEST, READ, Event, Position, events_of, read_values
 from storage.tables import CHANNELS
 
 Result = TypeVar("Result")
@@ -96,6 +97,12 @@ class AsyncEventReader:
         """Return the position of the channel's last event, or None while it has none."""
         return await asyncio.shield(self._started(self._position(channel)))
 
+    async def latest(
+        self, channel: str, types: Sequence[str]
+    ) -> tuple[Position | None, dict[str, dict[str, Any]]]:
+        """Return the position of the channel's last event (None: it has none) and the newest data of each type."""
+        return await asyncio.shield(self._started(self._latest(channel, types)))
+
     async def follow(self, channel: str, after: Position | None = None) -> AsyncIterator[Event]:
         """Yield every event behind `after`, then each new one as it comes; none is lost, none comes twice.
 
@@ -105,15 +112,24 @@ class AsyncEventReader:
         Raises:
             UnrecoverablePosition: `after` is of another epoch, or what follows it is no longer kept.
         """
+        async with aclosing(self.follow_batches(channel, after)) as batches:
+            async for events in batches:
+                for event in events:
+                    yield event
+
+    async def follow_batches(
+        self, channel: str, after: Position | None = None
+    ) -> AsyncGenerator[list[Event]]:
+        """Yield what `follow` yields, a list of what has come at a time; errors as `follow`."""
         follower = _Follower(after)
         self._followers[channel].add(follower)
         try:
             while not self._closed.is_set():
                 follower.wake.clear()  # before the read: what comes during it wakes us again
                 events = await self._read_patiently(channel, follower)
-                for event in events:
-                    follower.position = event.position
-                    yield event
+                if events:
+                    follower.position = events[-1].position
+                    yield events
                 if len(events) < BATCH:
                     await follower.wake.wait()
         finally:
@@ -167,6 +183,16 @@ class AsyncEventReader:
         async with self._engine.connect() as connection:
             row = (await connection.execute(wanted)).one_or_none()
         return None if row is None else Position(row.epoch, row.last_offset)
+
+    async def _latest(
+        self, channel: str, types: Sequence[str]
+    ) -> tuple[Position | None, dict[str, dict[str, Any]]]:
+        async with self._engine.connect() as connection:
+            rows = (await connection.execute(LATEST, {"channel": channel, "types": list(types)})).all()
+        if not rows:
+            return None, {}
+        newest = {row.type: row.data for row in rows if row.type is not None}
+        return Position(rows[0].epoch, rows[0].last_offset), newest
 
     async def _listen(self) -> None:
         pause = _FIRST_PAUSE

@@ -196,6 +196,19 @@ READ: Final[TextClause] = text(
     """
 )
 
+#: The newest event of each type, and the position that this was true at.
+LATEST: Final[TextClause] = text(
+    """
+    SELECT c.epoch, c.last_offset, e.type, e.data
+    FROM channels c LEFT JOIN LATERAL (
+        SELECT DISTINCT ON (type) type, data FROM events
+        WHERE events.channel = c.channel AND events.epoch = c.epoch AND events.type = ANY(:types)
+        ORDER BY type, events."offset" DESC
+    ) e ON true
+    WHERE c.channel = :channel
+    """
+)
+
 
 def read_values(channel: str, after: Position | None, limit: int) -> dict[str, Any]:
     """Return the values of `READ`'s parameters."""

@@ -91,6 +91,20 @@ class Lake:
         """Return one series as its source gave it, with adjustment factors; errors as `bars`."""
         return self._read(snapshot, lambda manifest: self._rows(_entry(manifest, symbol, timeframe)))
 
+    def newest_bars(self, symbol: str, timeframe: str, count: int) -> RawBars:
+        """Return the newest `count` raw bars of a series, from as few files as hold them; errors as `bars`."""
+
+        def read(manifest: Manifest) -> RawBars:
+            entry = _entry(manifest, symbol, timeframe)
+            rows = RawBars.empty()
+            for file in reversed(entry.files):
+                if len(rows) >= count:
+                    break
+                rows = RawBars.joined(self._files.read(entry, file), rows)
+            return rows[-count:]
+
+        return self._read(None, read)
+
     def bars(
         self,
         symbol: str,

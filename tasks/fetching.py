@@ -26,6 +26,7 @@ from gpt_trader.raw_bars import RawBars, inspect
 from gpt_trader.requests import DataRequest
 from storage.lake import Lake
 from storage.lake_writing import Arrival, Ingest
+from storage.market_stream import Commit
 from tasks.ingest_plan import Series
 
 #: Series fetched at the same time; a vendor's own limit of rate counts among them.
@@ -72,7 +73,10 @@ class _Delivery:
 
 
 class Fetching:
-    """One ingest's fetching: the request, the lake it goes to, and the sources by name."""
+    """One ingest's fetching: the request, the lake it goes to, and the sources by name.
+
+    `commit` is called instead of the lake's own `upsert_many`: one that tells what it committed.
+    """
 
     def __init__(
         self,
@@ -80,9 +84,11 @@ class Fetching:
         lake: Lake,
         source_of: Callable[[str], Source],
         now: datetime | None = None,
+        commit: Commit | None = None,
     ) -> None:
         self._request = request
         self._lake = lake
+        self._put = commit or lake.upsert_many
         self._source_of = source_of
         self._now = now or datetime.now(UTC)
         self._pages: queue.Queue[_Delivery] = queue.Queue(_WAITING_PAGES)
@@ -155,7 +161,7 @@ class Fetching:
         arrivals = [arrival for _, arrival in by_series.values()]
         admitted = admit(arrivals) if admit and arrivals else list(arrivals)
         good = [arrival for arrival in admitted if isinstance(arrival, Arrival)]
-        done = iter(self._lake.upsert_many(good) if good else [])
+        done = iter(self._put(good) if good else [])
         for outcome, arrival in zip(outcomes, admitted, strict=True):
             ingest = next(done) if isinstance(arrival, Arrival) else arrival
             if isinstance(ingest, Ingest):

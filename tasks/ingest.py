@@ -17,6 +17,7 @@ from gpt_trader.adapters.sources import source as source_named
 from gpt_trader.errors import GptTraderError
 from gpt_trader.quality import Verdict
 from gpt_trader.requests import DataRequest
+from storage.market_stream import publishing
 from storage.runs import RunOutput
 from tasks.artifacts import run_artifact
 from tasks.fetching import Fetching, Outcome
@@ -64,15 +65,23 @@ def ingest(request: DataRequest, tell: Tell) -> tuple[list[Outcome], Plan]:
             logger.warning("%s: %s", name, outcome.error.detail)
         tell(done, total, name)
 
-    fetching = Fetching(request, home.lake, source_of)
+    commit = publishing(home.lake, home.events, _untold)
+    fetching = Fetching(request, home.lake, source_of, commit=commit)
     outcomes = fetching.run(plan.fetch, ended, admission(home.settings, home.lake))
     for series in plan.resample:
-        outcomes.append(make_of_finer(home.lake, series))
+        outcomes.append(make_of_finer(home.lake, series, commit))
         ended(len(outcomes), outcomes[-1])
     failed = [outcome.error for outcome in outcomes if outcome.error is not None]
     if failed and len(failed) == len(outcomes):
         raise failed[0] if len(failed) == 1 else _all_failed(outcomes)
     return outcomes, plan
+
+
+def _untold(symbol: str, error: Exception) -> None:
+    """Say that bars are stored which the market stream does not tell."""
+    get_run_logger().warning(
+        "bars from %s on are stored, but the stream could not tell: %s", symbol, type(error).__name__
+    )
 
 
 def sources(request: DataRequest) -> Callable[[str], Source]:

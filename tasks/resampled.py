@@ -9,17 +9,21 @@ from gpt_trader.raw_bars import inspect
 from gpt_trader.resampling import finer, resampled
 from storage.lake import Lake
 from storage.lake_writing import Arrival
+from storage.market_stream import Commit
 from tasks.fetching import Outcome
 from tasks.ingest_plan import Series
 
 
-def make_of_finer(lake: Lake, series: Series) -> Outcome:
-    """Make one series of the longest finer bars that are stored, commit it, and return what became of it."""
+def make_of_finer(lake: Lake, series: Series, commit: Commit | None = None) -> Outcome:
+    """Make one series of the longest finer bars that are stored, commit it, and return what became of it.
+
+    `commit` as in `tasks.fetching.Fetching`.
+    """
     outcome = Outcome(series)
     try:
         arrival, remarks = _made(lake, series)
         outcome.remarks |= dict.fromkeys(remarks)
-        done = lake.upsert_many([arrival])[0]
+        done = (commit or lake.upsert_many)([arrival])[0]
         if isinstance(done, GptTraderError):
             raise done
         outcome.count(done)

@@ -1,0 +1,83 @@
+"""What `monitor` shows: tables on a terminal, a line a change elsewhere."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Final
+
+from cli.terminal.render import grid, short_strategy
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+Row = Mapping[str, Any]
+
+_BAR: Final = 12
+
+
+def tables(
+    runs: Sequence[Row], bars: Sequence[Row], events: Sequence[Row], status: str
+) -> list[RenderableType]:
+    """Return the tables of one moment; what is empty is left out."""
+    parts: list[RenderableType] = []
+    columns = {"run": "run", "flow": "workflow", "about": "about", "state": "state", "progress": "progress"}
+    parts.append(grid(map(_run_row, runs), {**columns, "message": "last said"}) if runs else "no runs yet")
+    if bars:
+        wanted = ("symbol", "timeframe", "time", "open", "high", "low", "close", "volume")
+        parts += ["", grid(bars, {name: name for name in wanted})]
+    if events:
+        parts += ["", grid(map(_event_row, events), {"ts": "time", "event": "event", "what": "what"})]
+    if status:
+        parts += ["", status]
+    return parts
+
+
+def line(message: Mapping[str, Any]) -> str:
+    """Return one publication as a line."""
+    name = str(message["channel"]) + (f" {message['key']}" if message.get("key") else "")
+    what = _said(message.get("data") or {})
+    return f"{_clock(message.get('ts'))}  {name}  {message.get('event', message['type'])}  {what}".rstrip()
+
+
+def _run_row(run: Row) -> Row:
+    return {
+        **run,
+        "run": str(run["run_id"])[:8],
+        "about": " ".join(short_strategy(word) for word in str(run["about"]).split()),
+        "progress": _progress(run),
+        "message": (run.get("message") or "").partition("\n")[0][:60],
+    }
+
+
+def _progress(run: Row) -> str:
+    done, total = run.get("done"), run.get("total")
+    if not total or done is None:
+        return str(run.get("stage") or "")
+    filled = round(_BAR * min(done / total, 1))
+    return f"{'█' * filled}{'░' * (_BAR - filled)} {done}/{total} {run.get('stage') or ''}".rstrip()
+
+
+def _event_row(event: Row) -> Row:
+    rest = {name: value for name, value in event.items() if name not in ("ts", "event")}
+    return {"ts": _clock(event.get("ts")), "event": event.get("event"), "what": _said(rest)}
+
+
+def _said(facts: Mapping[str, Any]) -> str:
+    """Return facts as words; of bars, the newest."""
+    shown = []
+    for name, value in facts.items():
+        if value in (None, "", [], {}):
+            continue
+        if name == "bars" and isinstance(value, list):
+            shown.append(f"close={value[-1].get('close')} at {value[-1].get('time')}")
+        elif name == "snapshot_id":
+            shown.append(f"snapshot={str(value)[:12]}")
+        elif isinstance(value, list):
+            shown.append(f"{name}={','.join(map(str, value))}")
+        else:
+            shown.append(f"{name}={str(value).partition(chr(10))[0]}")
+    return " ".join(shown)
+
+
+def _clock(ts: object) -> str:
+    return str(ts or "").partition("T")[2][:8]
