@@ -12,9 +12,11 @@ from fastapi import Depends, FastAPI
 from sqlalchemy import Engine
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
+from starlette.routing import WebSocketRoute
 
 import gpt_trader
 from api import docs, errors
+from api.accounts.accounts import open_accounts
 from api.context import Context
 from api.dependencies import limited
 from api.launcher import Launcher
@@ -24,12 +26,16 @@ from api.middleware import BodyLimit, RequestFrame, TrustedSource
 from api.prefect_server import PrefectServer
 from api.principals import LocalKey, ensure_key
 from api.routes import (
+    api_keys,
+    audit,
+    auth,
     compare,
     instruments,
     market,
     market_cache,
     market_query,
     market_versions,
+    me,
     quality,
     run_steps,
     runs,
@@ -38,10 +44,14 @@ from api.routes import (
     strategies,
     strategy_check,
     system,
+    users,
     walk_forward,
     workflows,
 )
+from api.routes import streams as streams_routes
 from api.run_states import RunStates, listen
+from api.streams.endpoint import PATH, StreamEndpoint
+from api.streams.streams import Streams
 from gpt_trader.settings import Home, Settings
 from storage import database
 from storage.event_reader import AsyncEventReader
@@ -96,6 +106,12 @@ def create_app(
     app.state.closing = asyncio.Event()
     for router in (
         system.router,
+        streams_routes.router,
+        audit.router,
+        auth.router,
+        me.router,
+        api_keys.router,
+        users.router,
         slices.router(),
         runs.router,
         run_steps.router,
@@ -113,6 +129,7 @@ def create_app(
         market_versions.router,
     ):
         app.include_router(router)
+    app.router.routes.append(WebSocketRoute(PATH, StreamEndpoint()))
     errors.install(app)
     docs.install(app)
     return app
@@ -140,20 +157,25 @@ def _lifespan(
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         local_key = LocalKey(await asyncio.to_thread(ensure_key, home.key))
         engine = await asyncio.to_thread(_database, settings, home)
+        accounts = await asyncio.to_thread(open_accounts, settings, home, engine)
         prefect = PrefectServer(prefect_url, prefect_auth)
         launcher = Launcher(prefect)
         run_states = RunStates(launcher, EventLog(engine))
         async with AsyncExitStack() as stack:
             stack.push_async_callback(asyncio.to_thread, engine.dispose)
             stack.push_async_callback(prefect.close)
+            stack.push_async_callback(accounts.close)
             reader = await stack.enter_async_context(AsyncEventReader(engine.url))
+            streams = Streams(reader)
+            stack.push_async_callback(streams.topics.close)
             app.state.context = Context(
                 settings=settings,
                 home=home,
                 version=app.version,
                 libraries={name: version(name) for name in _LIBRARIES},
-                authenticators=(local_key,),
+                authenticators=(local_key, *accounts.authenticators),
                 local_key=local_key,
+                accounts=accounts,
                 limits=limits_of(settings),
                 metrics=metrics,
                 database=engine,
@@ -163,6 +185,7 @@ def _lifespan(
                 prefect=prefect,
                 launcher=launcher,
                 run_states=run_states,
+                streams=streams,
                 closing=app.state.closing,
             )
             for work in (launcher.warm(), listen(prefect_url, prefect_auth, run_states)):

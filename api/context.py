@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import time
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from sqlalchemy import Engine
 
+from api.accounts.accounts import Accounts
 from api.launcher import Launcher
 from api.limits import Limits
 from api.metrics import Metrics
@@ -18,6 +20,9 @@ from gpt_trader.settings import Home, Settings
 from storage.event_reader import AsyncEventReader
 from storage.lake import Lake
 from storage.runs import RunStore
+
+if TYPE_CHECKING:
+    from api.streams.streams import Streams
 
 
 @dataclass(frozen=True)
@@ -30,6 +35,7 @@ class Context:
     libraries: dict[str, str]
     authenticators: tuple[Authenticator, ...]
     local_key: LocalKey
+    accounts: Accounts
     limits: Limits
     metrics: Metrics
     database: Engine
@@ -39,6 +45,7 @@ class Context:
     prefect: PrefectServer
     launcher: Launcher
     run_states: RunStates
+    streams: Streams
     #: Set when the server starts to shut down: streams end at once.
     closing: asyncio.Event
     started_at: float = field(default_factory=time.monotonic)

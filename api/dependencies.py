@@ -11,16 +11,19 @@ from fastapi import Depends, Header, Path, Query, Request, Security
 from fastapi.security import APIKeyHeader, HTTPAuthorizationCredentials, HTTPBearer
 from pydantic import AfterValidator
 
+from api.accounts.tickets import authenticate_ticket
 from api.context import Context
 from api.errors import TooManyRequests, Unauthenticated
 from api.limits import route_of
 from api.principals import Principal, Scope, identify
 from gpt_trader.instruments import valid_symbol
 
-_bearer = HTTPBearer(auto_error=False, description="The local key, from the file `key` in the engine's home.")
-_api_key = APIKeyHeader(
-    name="X-API-Key", auto_error=False, description="The same key, as a header of its own."
+_bearer = HTTPBearer(
+    auto_error=False,
+    description="An access token (`POST /api/v1/auth/login`), an API key, or the local key from the file `key` in the "
+    "engine's home.",
 )
+_api_key = APIKeyHeader(name="X-API-Key", auto_error=False, description="A key, as a header of its own.")
 
 
 async def engine_context(request: Request) -> Context:
@@ -74,13 +77,14 @@ async def authenticated(
     """Return who holds the request's credential; raise Unauthenticated where nobody does."""
     if not asking.credential:
         raise Unauthenticated(
-            "no credential: send `Authorization: Bearer KEY` or `X-API-Key: KEY`; "
-            "the local key is the file `key` in GPT_TRADER_HOME"
+            "no credential: send `Authorization: Bearer TOKEN` (POST /api/v1/auth/login gives one) or "
+            "`X-API-Key: KEY`; the local key is the file `key` in GPT_TRADER_HOME"
         )
     found = asking.principal
     if found is None:
         raise Unauthenticated(
-            "nobody knows this key; the local key is the file `key` in this engine's GPT_TRADER_HOME"
+            "nobody knows this credential, or it has expired or been revoked: log in again, or refresh the token; "
+            "the local key is the file `key` in this engine's GPT_TRADER_HOME"
         )
     return found
 
@@ -121,7 +125,34 @@ async def report_reader(
     return holder
 
 
+async def stream_reader(
+    context: Parts,
+    asking: Asking,
+    _in_bearer: Annotated[HTTPAuthorizationCredentials | None, Security(_bearer)],
+    _in_api_key: Annotated[str | None, Security(_api_key)],
+    ticket: Annotated[
+        str | None,
+        Query(
+            max_length=64, description="Instead of a credential: a ticket from `POST /auth/stream-tickets`."
+        ),
+    ] = None,
+) -> Principal:
+    """Return who may follow a stream: the holder of a stream ticket, or of a credential, with the scope `read`."""
+    reader = await (authenticated(asking) if ticket is None else ticket_holder(context, ticket))
+    reader.must("read")
+    return reader
+
+
+async def ticket_holder(context: Context, ticket: str) -> Principal:
+    """Return who asked for a stream ticket, which is used up with that; raise Unauthenticated where it is none."""
+    holder = await authenticate_ticket(context.accounts.tickets, ticket)
+    if holder is None:
+        raise Unauthenticated("this ticket is none, was used, or has expired: get another for each stream")
+    return holder
+
+
 Reader = Annotated[Principal, Depends(holder_of("read"))]
+StreamReader = Annotated[Principal, Depends(stream_reader)]
 ReportReader = Annotated[Principal, Depends(report_reader)]
 Researcher = Annotated[Principal, Depends(holder_of("research"))]
 Trader = Annotated[Principal, Depends(holder_of("trade"))]

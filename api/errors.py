@@ -6,6 +6,7 @@ Code raises `gpt_trader.errors`; the handlers here add the request id and the st
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Final
 
@@ -19,6 +20,10 @@ from starlette.responses import Response
 from gpt_trader.errors import Denied, GptTraderError, NotFound, Problem, Refused, UnknownName
 
 MEDIA_TYPE: Final = "application/problem+json"
+
+#: Fields whose value no problem repeats.
+_SECRET: Final = re.compile(r"pass|secret|token|otp|api.?key|^code$|^ticket$", re.IGNORECASE)
+
 TYPE_PREFIX: Final = "urn:gpt-trader:problem:"
 
 #: Plain HTTP refusals of the framework: status → (type, title).
@@ -39,12 +44,30 @@ class Unauthenticated(Denied):
     http_status: ClassVar[int] = 401
 
 
+class WrongCredentials(Unauthenticated):
+    """The email, the password or the one-time code is wrong; which of them is not told."""
+
+    type: ClassVar[str] = "wrong-credentials"
+    title: ClassVar[str] = "The login was refused"
+
+
+class RegistrationClosed(Denied):
+    """Accounts are made by an administrator here."""
+
+    type: ClassVar[str] = "registration-closed"
+    title: ClassVar[str] = "Registration is closed"
+
+
 class TooManyRequests(Denied):
     """The principal's, or the address's, limit for the route is used up (`Retry-After` says until when)."""
 
     type: ClassVar[str] = "too-many-requests"
     title: ClassVar[str] = "Too many requests"
     http_status: ClassVar[int] = 429
+
+    def __init__(self, detail: str, *, retry_after: int | None = None) -> None:
+        super().__init__(detail)
+        self.retry_after = retry_after
 
 
 class MalformedBody(Refused):
@@ -114,7 +137,9 @@ def problem_response(
 
 def error_response(request_id: str, error: GptTraderError) -> Response:
     """Return the problem document of one of our own errors."""
-    headers = {"WWW-Authenticate": "Bearer"} if error.http_status == 401 else None
+    headers = {"WWW-Authenticate": "Bearer"} if error.http_status == 401 else {}
+    if isinstance(error, TooManyRequests) and error.retry_after is not None:
+        headers["Retry-After"] = str(error.retry_after)
     return problem_response(
         request_id,
         error.http_status,
@@ -165,6 +190,8 @@ def _field_problem(complaint: Mapping[str, Any]) -> Problem:
     where, *names = [str(part) for part in complaint["loc"]]
     value = complaint.get("input") if names else None
     message = str(complaint["msg"]).removeprefix("Value error, ")
+    if names and _SECRET.search(names[-1]):
+        value = None  # not even to whoever sent it: answers are shown and kept
     if complaint["type"] == "missing":
         value = None
         message = "is missing" if names else "a JSON object is needed as the request's body"

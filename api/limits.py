@@ -37,6 +37,7 @@ ROUTES: Final[Mapping[str, str]] = {
     "GET /api/v1/market/bars/{symbol}": "600/minute",
     "GET /api/v1/system/health/live": "600/minute",
     "GET /api/v1/system/health/ready": "600/minute",
+    "GET /ws/v1/": "600/minute",
 }
 
 #: Seconds that another storage is left alone after it did not answer; this process counts by itself meanwhile.

@@ -1,6 +1,6 @@
-"""Who is calling and what they may do. Today one principal: whoever can read the home's local key.
+"""Who is calling and what they may do; routes only know `Principal`.
 
-Accounts, API keys and tokens become further `Authenticator`s beside `LocalKey`; routes only know `Principal`.
+`LocalKey`, here, is whoever can read the home's key; accounts come with a token or an API key (`api.accounts`).
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal, Protocol, get_args
+from uuid import UUID
 
 import structlog
 
@@ -31,10 +32,22 @@ _KEY: Final = re.compile(r"gtk_[A-Za-z0-9_-]{43}")
 
 @dataclass(frozen=True)
 class Principal:
-    """The owner of whatever the request starts: an id and what it may do."""
+    """The owner of whatever the request starts: an id and what it may do.
+
+    `login` is the login that an access token comes from (None: another kind of credential), `expires_at` when the
+    credential ends (seconds, epoch; None: it does not end by itself).
+    """
 
     id: str
     scopes: frozenset[Scope]
+    login: UUID | None = None
+    expires_at: float | None = None
+
+    @property
+    def user_id(self) -> UUID | None:
+        """The account that this is, None for the local key and others that are none."""
+        kind, _, rest = self.id.partition(":")
+        return UUID(rest) if kind == "user" else None
 
     @property
     def owns_everything(self) -> bool:

@@ -48,9 +48,9 @@ An error with a machine format is one JSON object on the last line of stderr, an
 
 ## Other servers
 
-With `--server URL` or `GPT_TRADER_SERVER` no local engine is started, and the key is read from
-`GPT_TRADER_API_KEY`; the local engine's key is never sent elsewhere. Strategies that are not installed here are
-then the server's to judge.
+With `--server URL` or `GPT_TRADER_SERVER` no local engine is started. The key is read from `GPT_TRADER_API_KEY`, or
+else the login counts that `gpt-trader login` has kept for that server; the local engine's key is never sent elsewhere.
+Strategies that are not installed here are then the server's to judge.
 
 ## Completion
 

@@ -7,7 +7,20 @@ from typing import Annotated, Literal
 
 import typer
 
-from cli.commands import backtest, cache, config, data, engine, optimize, portfolio, strategy, workflow
+from cli.commands import (
+    backtest,
+    cache,
+    config,
+    data,
+    engine,
+    login,
+    monitor,
+    optimize,
+    portfolio,
+    strategy,
+    user,
+    workflow,
+)
 from cli.terminal.options import Options, Output, use
 
 #: What one group of commands is called in `--help`.
@@ -16,6 +29,7 @@ GROUPS = {
     "workflow": (workflow, "Runs of any kind: start, follow, list, cancel, retry, reproduce, schedule."),
     "data": (data, "The lake of bars: ingest, list, show."),
     "strategy": (strategy, "Strategies and their parameters."),
+    "user": (user, "Accounts of the engine: add, list, roles, switch off, reset."),
     "config": (config, "Settings of this engine's home."),
     "cache": (cache, "What was computed and is kept (matrices, finished trials): stats, clear, warm."),
 }
@@ -39,6 +53,8 @@ def build() -> typer.Typer:
     engine.register(app)
     backtest.register(app)
     optimize.register(app)
+    monitor.register(app)
+    login.register(app)
     for name, (module, summary) in GROUPS.items():
         group = typer.Typer(name=name, help=summary, no_args_is_help=True, rich_markup_mode=markup)
         module.register(group)
@@ -69,7 +85,7 @@ def _root(
             metavar="URL",
             envvar="GPT_TRADER_SERVER",
             show_envvar=True,
-            help="Use the API there instead of the local engine; its key: GPT_TRADER_API_KEY.",
+            help="Use the API there instead of the local engine, by `login` or a key in GPT_TRADER_API_KEY.",
         ),
     ] = None,
     output: Annotated[

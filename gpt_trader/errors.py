@@ -12,6 +12,7 @@
     ├── RunFailed                    1    500   the run ended Failed, Crashed or Cancelled
     ├── EngineUnreachable            3    503   a part of the engine does not answer
     └── Denied                       4    403   no valid credential, or it may not do this
+        └── OtpRequired              4    401   the password is right, and a one-time code is missing
 
 One handler in the API and one in the CLI turn any of them into a message: code raises, the edges render.
 """
@@ -189,3 +190,11 @@ class Denied(GptTraderError):
     title = "Not allowed"
     exit_code = 4
     http_status = 403
+
+
+class OtpRequired(Denied):
+    """The password is right, and the account wants a one-time code as well."""
+
+    type = "otp-required"
+    title = "A one-time code is needed"
+    http_status = 401

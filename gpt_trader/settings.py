@@ -45,6 +45,16 @@ class Home:
         return self.root / "key"
 
     @property
+    def account_keys(self) -> Path:
+        """The keys that sign access tokens and seal accounts' secrets, mode 0600 (`api.accounts.secrets_file`)."""
+        return self.root / "account-keys.json"
+
+    @property
+    def logins(self) -> Path:
+        """The CLI's logins to servers, mode 0600 (`cli.client.logins`)."""
+        return self.root / "logins.json"
+
+    @property
     def credentials(self) -> Path:
         """Keys of data vendors, mode 0600 (`gpt_trader.credentials`)."""
         return self.root / "credentials.yaml"
@@ -190,6 +200,23 @@ class Settings(BaseModel):
     rate_limit_storage: SecretStr | None = Field(
         default=None,
         description="redis://host:port/0, which several APIs behind one address share; default: memory.",
+    )
+    registration: bool = Field(
+        default=False, description="Whether anybody may register an account (role viewer) over the API."
+    )
+    access_token_minutes: float = Field(
+        default=30, gt=0, le=1440, description="Minutes that an access token is good for."
+    )
+    refresh_token_days: float = Field(
+        default=7, gt=0, le=365, description="Days that a login lasts without being used."
+    )
+    reset_outbox: Path | None = Field(
+        default=None,
+        description="Folder where a forgotten password leaves a reset token, for a mailer to deliver; default: an "
+        "administrator hands it out.",
+    )
+    keep_audit_days: float = Field(
+        default=365, ge=1, description="Days that an entry of the audit log is kept."
     )
     cors_origins: tuple[str, ...] = Field(
         default=(), description="Origins of web pages that may call the API, as https://desk.example."

@@ -10,9 +10,11 @@ from typing import Final
 
 from sqlalchemy import (
     BigInteger,
+    Boolean,
     Column,
     DateTime,
     ForeignKey,
+    Identity,
     Index,
     Integer,
     MetaData,
@@ -95,4 +97,89 @@ EVENTS: Final = Table(
     Column("at", DateTime(timezone=True), nullable=False, server_default=func.clock_timestamp()),
     Index("events_key_idx", "channel", "key", unique=True, postgresql_where=text("key IS NOT NULL")),
     Index("events_at_idx", "at", postgresql_using="brin"),
+)
+
+#: One row an account.
+USERS: Final = Table(
+    "users",
+    METADATA,
+    Column("id", Uuid, primary_key=True),
+    Column("email", Text, nullable=False),
+    Column("hashed_password", Text, nullable=False),
+    Column("role", Text, nullable=False),
+    Column("is_active", Boolean, nullable=False, server_default=text("true")),
+    Column("totp_secret", Text),  # sealed; null: a password is enough
+    Column("totp_pending", Text),  # sealed; shown to its user, not confirmed yet
+    Column("totp_last_step", BigInteger),  # the time step of the last code that was taken
+    Column("created_at", DateTime(timezone=True), nullable=False, server_default=_NOW),
+    Index("users_email_key", func.lower(text("email")), unique=True),
+)
+
+#: One row a login: the family of the refresh tokens that follow from it, each from the one before.
+LOGINS: Final = Table(
+    "logins",
+    METADATA,
+    Column("id", Uuid, primary_key=True),
+    Column("user_id", Uuid, ForeignKey("users.id", ondelete="CASCADE"), nullable=False),
+    Column("scopes", JSON, nullable=False),
+    Column("created_at", DateTime(timezone=True), nullable=False, server_default=_NOW),
+    Column("expires_at", DateTime(timezone=True), nullable=False),  # of its newest refresh token
+    Column("revoked_at", DateTime(timezone=True)),
+    Column("revoked_because", Text),
+    Index("logins_user_idx", "user_id"),
+    Index("logins_expires_idx", "expires_at"),
+)
+
+#: One row a refresh token: its SHA-256, never itself.
+REFRESH_TOKENS: Final = Table(
+    "refresh_tokens",
+    METADATA,
+    Column("digest", Text, primary_key=True),
+    Column("login_id", Uuid, ForeignKey("logins.id", ondelete="CASCADE"), nullable=False),
+    Column("expires_at", DateTime(timezone=True), nullable=False),
+    Column("used_at", DateTime(timezone=True)),
+    Index("refresh_tokens_login_idx", "login_id"),
+)
+
+#: One row an API key: its SHA-256, never itself.
+API_KEYS: Final = Table(
+    "api_keys",
+    METADATA,
+    Column("id", Uuid, primary_key=True),
+    Column("user_id", Uuid, ForeignKey("users.id", ondelete="CASCADE"), nullable=False),
+    Column("name", Text, nullable=False),
+    Column("digest", Text, nullable=False, unique=True),
+    Column("starts_with", Text, nullable=False),  # tells a user's keys apart
+    Column("scopes", JSON, nullable=False),
+    Column("created_at", DateTime(timezone=True), nullable=False, server_default=_NOW),
+    Column("expires_at", DateTime(timezone=True)),
+    Column("last_used_at", DateTime(timezone=True)),
+    Index("api_keys_user_idx", "user_id", "created_at", "id"),
+)
+
+#: One row a stream ticket that has not been used yet.
+TICKETS: Final = Table(
+    "tickets",
+    METADATA,
+    Column("digest", Text, primary_key=True),
+    Column("principal", Text, nullable=False),
+    Column("scopes", JSON, nullable=False),
+    Column("holder_until", DateTime(timezone=True)),  # when the credential expires that it was asked for with
+    Column("expires_at", DateTime(timezone=True), nullable=False),
+    Index("tickets_expires_idx", "expires_at"),
+)
+
+#: One row a security event, append-only. No column ever holds a secret.
+AUDIT_EVENTS: Final = Table(
+    "audit_events",
+    METADATA,
+    Column("id", BigInteger, Identity(always=True), primary_key=True),
+    Column("at", DateTime(timezone=True), nullable=False, server_default=func.clock_timestamp()),
+    Column("event", Text, nullable=False),
+    Column("actor", Text),  # the principal who did it, null: nobody known
+    Column("subject", Text),  # the principal, or the key, it was done to
+    Column("address", Text),
+    Column("request_id", Text),
+    Column("details", JSON, nullable=False, server_default=text("'{}'")),
+    Index("audit_events_at_idx", "at", postgresql_using="brin"),
 )

@@ -11,7 +11,7 @@ from pydantic import AwareDatetime, StringConstraints
 from starlette.responses import FileResponse
 
 from api import runs
-from api.dependencies import IdempotencyKey, Parts, Reader, ReportReader, Researcher
+from api.dependencies import IdempotencyKey, Parts, Reader, ReportReader, Researcher, StreamReader
 from api.errors import declared
 from api.launcher import RunFilter
 from api.models import Listing, LogEntry, RunAccepted, RunItem, RunView, StateName
@@ -160,7 +160,7 @@ async def show_logs(
 async def follow_run(
     run_id: UUID,
     context: Parts,
-    caller: Reader,
+    caller: StreamReader,
     last_event_id: Annotated[str | None, Header(alias="Last-Event-ID")] = None,
 ) -> Response:
     """Stream from the first event, or from behind `Last-Event-ID`; ends after the final state."""

@@ -10,7 +10,7 @@ from typing import Any, Final, Self
 from urllib.parse import quote, urlencode
 
 from cli.client import sse
-from cli.client.wire import Wire
+from cli.client.wire import Target, Wire
 
 ROOT: Final = "/api/v1"
 Json = dict[str, Any]
@@ -50,6 +50,11 @@ class Client:
     def url(self) -> str:
         """The origin this client talks to."""
         return self._wire.target.url
+
+    @property
+    def target(self) -> Target:
+        """Where this client talks to, and its key, as they are now."""
+        return self._wire.target
 
     def patience(self, seconds: float) -> None:
         """Wait at most this long for each answer."""

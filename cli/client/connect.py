@@ -12,28 +12,34 @@ from gpt_trader.errors import Denied
 
 
 def connect() -> Client:
-    """Return a client of the server of this invocation.
+    """Return a client of the server of this invocation."""
+    return Client(wire())
 
-    A named server (`--server`, `GPT_TRADER_SERVER`) is used as it is, with the key of `GPT_TRADER_API_KEY`; the
-    local engine's key is never sent there. Otherwise the engine of the home: where its file says that it runs
-    it is addressed at once, without asking first; whoever finds nobody there starts it and tries again.
+
+def wire() -> Wire:
+    """Return the connection to the server of this invocation.
+
+    A named server (`--server`, `GPT_TRADER_SERVER`) is used as it is, with the key of `GPT_TRADER_API_KEY` or else the
+    login that is kept for it; the local engine's key is never sent there. Otherwise the engine of the home: where its
+    file says that it runs it is addressed at once, without asking first; whoever finds nobody there starts it and tries
+    again.
     """
     server = current().server
     if server:
-        return Client(Wire(_remote(server)))
+        return _remote(server)
     from cli.engine.running import find_engine
     from gpt_trader.settings import home
 
     found = find_engine(home())
     if found is None:
-        return Client(Wire(_started()))
-    return Client(Wire(Target(found.api_url, _local_key()), revive=_started))
+        return Wire(_started())
+    return Wire(Target(found.api_url, _local_key()), revive=_started)
 
 
 def running() -> Client | None:
     """Return a client if a server is named or the local engine runs; nothing is started or said."""
     if current().server:
-        return Client(Wire(_remote(str(current().server), warn=False)))
+        return Client(_remote(str(current().server), warn=False))
     from cli.engine.running import find_engine
     from gpt_trader.settings import home
 
@@ -46,13 +52,24 @@ def is_remote() -> bool:
     return current().server is not None
 
 
-def _remote(server: str, *, warn: bool = True) -> Target:
+def _remote(server: str, *, warn: bool = True) -> Wire:
     url = checked_url(server)
     key = os.environ.get("GPT_TRADER_API_KEY") or None
+    renew = None
+    if key is None:
+        from cli.client.logins import access_token
+        from gpt_trader.settings import home
+
+        path = home().logins
+        key = access_token(url, path)
+
+        def renew(refused: str) -> str | None:
+            return access_token(url, path, refused)
+
     parts = urlsplit(url)
     if warn and key and parts.scheme == "http" and parts.hostname not in LOOPBACK:
         say(f"warning: {parts.hostname} is addressed without TLS: anyone on the way can read the key")
-    return Target(url, key)
+    return Wire(Target(url, key), renew=renew)
 
 
 def _started() -> Target:

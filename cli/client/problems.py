@@ -39,20 +39,19 @@ _BY_STATUS: Final[Mapping[int, type[GptTraderError]]] = {
     503: EngineUnreachable,
     504: EngineUnreachable,
 }
-_NO_KEY: Final = "; a remote server's key is read from GPT_TRADER_API_KEY"
+_NO_KEY: Final = "; for a remote server: `gpt-trader login --server URL`, or a key in GPT_TRADER_API_KEY"
 
 
 def error_of(status: int, headers: Headers, content: bytes) -> GptTraderError:
     """Return the error an answer with `status` stands for, with its detail, field problems and request id."""
     answer = _parsed(content)
-    kind = _BY_TYPE.get(
-        str(answer.get("type", "")).rstrip("/").replace("#", "/").replace(":", "/").split("/")[-1]
-    )
+    name = str(answer.get("type", "")).rstrip("/").replace("#", "/").replace(":", "/").split("/")[-1]
+    kind = _BY_TYPE.get(name)
     kind = kind or _BY_STATUS.get(status, GptTraderError)
     text = str(
         answer.get("detail") or answer.get("title") or f"the server answered {status} without a reason"
     )
-    if status == 401:
+    if status == 401 and name in ("unauthenticated", ""):  # a login that was refused has its own words
         text += _NO_KEY
     if status == 429:
         text += f"; try again in {headers.get('Retry-After') or 'a few'} s"

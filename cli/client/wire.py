@@ -78,12 +78,20 @@ class Wire:
     """Sends requests over one connection, opened when first needed and opened anew after a cut.
 
     `revive` is called once when nobody listens at the address: it may start the engine and return where it is.
+    `renew` is called with a key that was refused: it returns another one, or None where there is none.
     Not safe to share between threads.
     """
 
-    def __init__(self, target: Target, *, revive: Callable[[], Target] | None = None) -> None:
+    def __init__(
+        self,
+        target: Target,
+        *,
+        revive: Callable[[], Target] | None = None,
+        renew: Callable[[str], str | None] | None = None,
+    ) -> None:
         self.target = target
         self._revive = revive
+        self._renew = renew
         self.timeout = TIMEOUT
         self._connection: http.client.HTTPConnection | None = None
 
@@ -94,6 +102,7 @@ class Wire:
         *,
         query: Mapping[str, object] | None = None,
         body: object = None,
+        form: Mapping[str, str] | None = None,
         headers: Mapping[str, str] | None = None,
     ) -> Reply:
         """Send one request and return the answer; an error answer is raised as one of our errors.
@@ -105,11 +114,14 @@ class Wire:
         if body is not None:
             payload = json.dumps(body, allow_nan=False).encode()
             sent["Content-Type"] = "application/json"
+        elif form is not None:
+            payload = urlencode(form).encode()
+            sent["Content-Type"] = "application/x-www-form-urlencoded"
         repeatable = method == "GET" or "Idempotency-Key" in sent
         where = _with_query(path, query)
         for attempt in (1, 2, 3):
             try:
-                response = self._exchange(method, where, payload, sent)
+                response = self._accepted(method, where, payload, sent)
                 return _checked(response, response.read())
             except (http.client.HTTPException, OSError) as error:
                 self.close()
@@ -121,7 +133,7 @@ class Wire:
         """Yield the lines of a streamed answer as they come; the stream's end or a cut ends the iteration."""
         self.close()  # an answer that is still open would be taken for this one
         try:
-            response = self._exchange("GET", path, None, dict(headers))
+            response = self._accepted("GET", path, None, dict(headers))
             if response.status == http.client.NO_CONTENT:  # everything has been told already
                 response.read()
                 return
@@ -139,6 +151,20 @@ class Wire:
         if self._connection is not None:
             self._connection.close()
             self._connection = None
+
+    def _accepted(
+        self, method: str, path: str, payload: bytes | None, headers: dict[str, str]
+    ) -> http.client.HTTPResponse:
+        """Exchange once, and once more with a renewed key where the first was refused: nothing was done then."""
+        response = self._exchange(method, path, payload, headers)
+        if response.status != http.client.UNAUTHORIZED or self._renew is None or self.target.key is None:
+            return response
+        renewed = self._renew(self.target.key)
+        if renewed is None or renewed == self.target.key:
+            return response
+        response.read()
+        self.target = Target(self.target.url, renewed)
+        return self._exchange(method, path, payload, headers)
 
     def _exchange(
         self, method: str, path: str, payload: bytes | None, headers: dict[str, str]

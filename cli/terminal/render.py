@@ -49,6 +49,14 @@ def emit(
         write(out.file.getvalue())  # type: ignore[attr-defined] # a StringIO, see console()
 
 
+def emit_line(value: object, line: str) -> None:
+    """Write `value` in the machine format that was asked for, else `line` as it is: a token must not be wrapped."""
+    if current().machine:
+        emit(value, table=list)
+    else:
+        write(line + "\n")
+
+
 def listing(items: Sequence[Row], columns: Mapping[str, str], *, empty: str, value: object = None) -> None:
     """Write a list: `columns` maps the fields that a table shows to their headings; CSV and JSON show all.
 

@@ -77,6 +77,12 @@ class NamedKeys:
     async def authenticate(self, credential: str) -> Principal | None:
         return self._holders.get(credential)
 
+    def hand_out(self, key: str, principal: Principal) -> None:
+        self._holders[key] = principal
+
+    def take_back(self, key: str) -> None:
+        del self._holders[key]
+
 
 OTHERS = NamedKeys(
     {
@@ -97,6 +103,7 @@ class Engine:
     context: Context
     events: EventLog
     http: httpx.Client
+    state: Any = None
 
     def start(self, **request: Any) -> dict[str, Any]:
         body = {"symbol": "ACME", "strategy": "momentum", **request}
@@ -168,8 +175,8 @@ def engine_api(
 class serving:  # noqa: N801 - reads as a context manager
     """Serve one API for the block."""
 
-    def __init__(self, settings: Settings, home: Home, prefect_url: str) -> None:
-        self._listening = bind("127.0.0.1", 0)
+    def __init__(self, settings: Settings, home: Home, prefect_url: str, *, port: int = 0) -> None:
+        self._listening = bind("127.0.0.1", port)
         self._server: ApiServer = server_for(settings, home, prefect_url=prefect_url, prefect_auth=None)
         self._thread = threading.Thread(target=self._run, name="api")
         self._settings, self._home = settings, home
@@ -195,7 +202,7 @@ class serving:  # noqa: N801 - reads as a context manager
             trust_env=False,
         )
         events = EventLog(context.database)
-        return Engine(url, key, self._home, self._settings, context, events, self._http)
+        return Engine(url, key, self._home, self._settings, context, events, self._http, state)
 
     def __exit__(self, *_: object) -> None:
         self._http.close()

@@ -17,6 +17,12 @@ from tests.api.test_health_and_errors import problem
 
 OPEN = {"/api/v1/system/health/live", "/api/v1/system/health/ready"}
 
+#: Whoever comes here has no credential yet, or proves who they are by the body.
+AT_THE_DOOR = {
+    f"/api/v1/auth/{name}"
+    for name in ("register", "login", "refresh", "logout", "forgot-password", "reset-password")
+}
+
 
 def test_every_route_but_the_open_ones_wants_the_key(engine_api: Engine) -> None:
     document = httpx.get(f"{engine_api.url}/api/v1/openapi.json").json()
@@ -28,6 +34,10 @@ def test_every_route_but_the_open_ones_wants_the_key(engine_api: Engine) -> None
                 answer = httpx.request(method, engine_api.url + real, headers=headers, json={})
                 if path in OPEN:
                     assert answer.status_code == 200
+                    continue
+                if path in AT_THE_DOOR:
+                    assert answer.status_code == (401 if path.endswith("/logout") else 422), path
+                    assert "security" not in operation
                     continue
                 problem(answer, 401, "unauthenticated")
                 assert answer.headers["www-authenticate"] == "Bearer"

@@ -1,0 +1,1 @@
+"""Accounts, and every way they prove who they are: passwords, tokens, keys, codes, tickets."""

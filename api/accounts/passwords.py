@@ -1,0 +1,69 @@
+"""Passwords: what is accepted as one, and the thread that hashes them.
+
+Argon2 takes 150 to 260 ms of a core, and fastapi-users runs it on its event loop: with it there, three logins a second
+delay everybody else's requests by 140 ms. So fastapi-users runs as a whole in a thread and on a loop of its own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable, Coroutine
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Final, TypeVar
+
+from api.errors import TooManyRequests
+from gpt_trader.errors import Problem, Refused
+
+Found = TypeVar("Found")
+
+SHORTEST: Final = 12
+LONGEST: Final = 200
+_FEWEST_DIFFERENT: Final = 5
+
+#: Passwords that wait for the thread; at 200 ms each the last one waits for 3 seconds.
+WAITING: Final = 16
+
+
+def check_password(password: str, email: str, field: str = "password") -> None:
+    """Raise Refused for a password that would be guessed; the problem does not repeat it."""
+    problem = None
+    if not SHORTEST <= len(password) <= LONGEST:
+        problem = f"must have {SHORTEST} to {LONGEST} characters"
+    elif len(set(password)) < _FEWEST_DIFFERENT:
+        problem = f"must have at least {_FEWEST_DIFFERENT} different characters"
+    elif password.lower() in email.lower() or email.lower().partition("@")[0] in password.lower():
+        problem = "must not be made of the email address"
+    elif "\x00" in password:
+        problem = "must not hold a NUL"
+    if problem:
+        raise Refused.of(
+            Problem(field, None, problem, f"{SHORTEST} to {LONGEST} characters, e.g. four words")
+        )
+
+
+class PasswordThread:
+    """One thread that runs what hashes passwords; a bounded number waits for it, and more are turned away."""
+
+    def __init__(self, waiting: int = WAITING) -> None:
+        self._pool = ThreadPoolExecutor(1, thread_name_prefix="passwords")
+        self._places = threading.BoundedSemaphore(waiting)
+
+    async def run(self, work: Callable[[], Coroutine[Any, Any, Found]]) -> Found:
+        """Return what the coroutine returns that `work` makes; it runs in the thread, on a loop of its own.
+
+        Raises:
+            TooManyRequests: Too many wait already.
+        """
+        if not self._places.acquire(blocking=False):
+            raise TooManyRequests(
+                "too many passwords are being checked: try again in a few seconds", retry_after=3
+            )
+        # A client that hangs up gives its place free only once its work is done or was never begun.
+        future = self._pool.submit(lambda: asyncio.run(work()))
+        future.add_done_callback(lambda _: self._places.release())
+        return await asyncio.wrap_future(future)
+
+    def close(self) -> None:
+        """End the thread; what waits is dropped."""
+        self._pool.shutdown(wait=True, cancel_futures=True)

@@ -1,0 +1,102 @@
+"""Access tokens: JWTs (RFC 7519) that the engine's own keys signed. And random secrets that only a hash is kept of.
+
+HS256: whoever verifies them is who makes them, and it costs a third of a signature with a key pair.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+from uuid import UUID, uuid4
+
+import jwt
+
+from api.accounts.secrets_file import SecretsFile
+from storage.accounts import principal_of
+
+ALGORITHM: Final = "HS256"
+ISSUER: Final = "gpt-trader"
+AUDIENCE: Final = "gpt-trader-api"
+
+REFRESH_PREFIX: Final = "gtr_"
+KEY_PREFIX: Final = "gtp_"
+TICKET_PREFIX: Final = "gtt_"
+
+_REQUIRED: Final = ("iss", "aud", "exp", "iat", "jti", "sub", "scopes", "login")
+#: No token of ours is longer; what is need not be taken apart.
+_LONGEST: Final = 2000
+
+
+@dataclass(frozen=True)
+class Claims:
+    """What a valid access token says: the login it comes from, the scopes it was given, its end (seconds, epoch)."""
+
+    login_id: UUID
+    subject: str
+    scopes: frozenset[str]
+    expires_at: float
+
+
+class AccessTokens:
+    """Makes and reads access tokens."""
+
+    def __init__(self, keys: SecretsFile, seconds: float) -> None:
+        self._keys = keys
+        self.seconds = seconds
+
+    def issue(self, user_id: UUID, login_id: UUID, scopes: Sequence[str]) -> str:
+        """Return a token of a login, good for `seconds`."""
+        now = time.time()
+        key = self._keys.current()
+        claims = {
+            "iss": ISSUER,
+            "aud": AUDIENCE,
+            "sub": principal_of(user_id),
+            "iat": int(now),
+            "exp": int(now + self.seconds),
+            "jti": uuid4().hex,
+            "login": str(login_id),
+            "scopes": list(scopes),
+        }
+        return jwt.encode(claims, key.secret, ALGORITHM, headers={"kid": key.kid})
+
+    def read(self, token: str) -> Claims | None:
+        """Return what a token says, None where it is none, is not ours, or has expired."""
+        if len(token) > _LONGEST or token.count(".") != 2:
+            return None
+        try:
+            key = self._keys.by_kid(str(jwt.get_unverified_header(token).get("kid")))
+            if key is None:
+                return None
+            # The algorithm is ours to choose, never the token's: `none` is not among them.
+            claims = jwt.decode(
+                token,
+                key.secret,
+                algorithms=[ALGORITHM],
+                audience=AUDIENCE,
+                issuer=ISSUER,
+                options={"require": list(_REQUIRED)},
+            )
+            return _claims(claims)
+        except (jwt.PyJWTError, ValueError, TypeError):  # the last two: claims of another form
+            return None
+
+
+def _claims(claims: dict[str, Any]) -> Claims:
+    return Claims(
+        UUID(str(claims["login"])), str(claims["sub"]), frozenset(claims["scopes"]), float(claims["exp"])
+    )
+
+
+def fresh_secret(prefix: str) -> str:
+    """Return a new secret: 256 random bits behind a prefix that says what it is (and that scanners can find)."""
+    return prefix + secrets.token_urlsafe(32)
+
+
+def digest_of(secret: str) -> str:
+    """Return what is kept of a secret."""
+    return hashlib.sha256(secret.encode("utf-8", "surrogateescape")).hexdigest()
