@@ -189,7 +189,7 @@ def step(account: Account, bar: Bar, wanted: float, terms: Terms) -> tuple[Accou
         if cash + units * bar.open <= 0.0:
             left = _liquidated(cash, units)
             return Account(0.0, 0.0, 0.0, wanted, 1.0), left, entered, liquidated
-        price, reason = _exit(units, entry_price, bar, wanted != held, terms)
+        price, reason = exit_at(units, entry_price, bar, wanted != held, terms)
         if reason != 0:
             cash, left = _leave(cash, units, price, reason, terms)
             units = 0.0
@@ -205,7 +205,7 @@ def step(account: Account, bar: Bar, wanted: float, terms: Terms) -> tuple[Accou
 
 
 @njit(cache=True, error_model="numpy", inline="always")
-def _exit(units: float, entry_price: float, bar: Bar, changed: bool, terms: Terms) -> tuple[float, int]:
+def exit_at(units: float, entry_price: float, bar: Bar, changed: bool, terms: Terms) -> tuple[float, int]:
     """Return at which price, before slippage, a position of an earlier bar is left, and why; reason 0: it stays."""
     if changed:
         return bar.open, TARGET

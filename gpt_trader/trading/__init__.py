@@ -1,0 +1,1 @@
+"""Trading sessions: one state machine and one ledger, whatever the broker."""

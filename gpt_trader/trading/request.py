@@ -1,0 +1,172 @@
+"""What a paper session is asked: which strategies on which symbols, on which terms, fed by what."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import date
+from typing import Annotated, Any, Final, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from gpt_trader.instruments import Symbol
+from gpt_trader.requests import BacktestRequest, ParamValue, StrategyName, TradingRequest
+
+MOST_LEGS: Final = 50
+
+#: What of a leg may be given for the whole session instead.
+_OF_A_LEG: Final = ("strategy", "params")
+
+#: Weights given as decimals add up to 1 but for this.
+_ROUNDING: Final = 1e-9
+
+Fraction = Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)]
+
+
+class Leg(BaseModel):
+    """One strategy on one symbol, and its share of the equity."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    symbol: Symbol
+    strategy: StrategyName = "momentum"
+    params: dict[str, ParamValue] = Field(
+        default_factory=dict, description="Parameters of the strategy; what is left out keeps its default."
+    )
+    weight: Fraction | None = Field(
+        default=None,
+        description="Most of the equity for this leg; default: what the others leave, shared equally.",
+    )
+
+
+class RiskLimits(BaseModel):
+    """When a session stops opening positions, or trading at all. What is not set does not limit."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    daily_loss: Fraction | None = Field(
+        default=None,
+        description="Loss since the close of the day before, a fraction: from there on positions are only closed, "
+        "until the next day.",
+    )
+    drawdown: Fraction | None = Field(
+        default=None,
+        description="Fall from the highest equity, a fraction: everything is closed, and the session halts.",
+    )
+    position: Fraction | None = Field(
+        default=None, description="Most of the equity that one symbol is bought or sold short for."
+    )
+    exposure: Fraction | None = Field(
+        default=None, description="Most of the equity that is bought or sold short for in all."
+    )
+
+
+class PaperTradeRequest(TradingRequest):
+    """Trade strategies on paper: the path that live trading takes, with a simulated broker.
+
+    A session has one account; each leg is one strategy on one symbol. `symbol` (or `symbols`), `strategy` and `params`
+    are short for legs of that strategy.
+    """
+
+    legs: tuple[Leg, ...] = Field(
+        default=(), validate_default=True, max_length=MOST_LEGS, description="Strategies by symbol, 1 to 50."
+    )
+    name: str | None = Field(default=None, max_length=80, description="What lists call the session.")
+    direction: Literal["long", "short", "both"] = "long"
+    size: float = Field(
+        default=1.0,
+        gt=0,
+        le=1,
+        allow_inf_nan=False,
+        description="Fraction of a leg's share put into a position.",
+    )
+    stop_loss: float | None = Field(
+        default=None, gt=0, lt=1, description="Fraction below (short: above) the fill price."
+    )
+    take_profit: float | None = Field(
+        default=None, gt=0, le=100, description="Fraction above (short: below) the fill price."
+    )
+    risk: RiskLimits = Field(
+        default_factory=RiskLimits, description="Limits of the session; none by default."
+    )
+    participation: Fraction | None = Field(
+        default=None,
+        description="Most of a bar's volume that the session trades of it: a larger order is filled in parts, bar by "
+        "bar. Default: no bound, as in a backtest.",
+    )
+    feed: Literal["replay", "schedule", "stream"] = Field(
+        default="replay",
+        description="Stored bars of the range, at `speed`; or each new stored bar as `paper_daily` brings it; or a "
+        "source's live stream.",
+    )
+    speed: Literal["max"] | Annotated[float, Field(gt=0, le=1e9, allow_inf_nan=False)] = Field(
+        default="max", description="Feed replay: so many times as fast as the market was, or max."
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _short_forms(cls, values: Any) -> Any:  # noqa: ANN401 - whatever was given
+        """Make legs of `symbol` or `symbols`; what is said of the strategy goes for each leg that says nothing else."""
+        if not isinstance(values, dict):
+            return values
+        values = dict(values)
+        symbols = values.pop("symbols", None)
+        one = values.pop("symbol", None)
+        if one is not None:
+            symbols = [one, *(symbols or ())]
+        shared = {name: values.pop(name) for name in _OF_A_LEG if name in values}
+        shared = {name: value for name, value in shared.items() if value not in (None, {})}
+        legs = values.get("legs")
+        if symbols and legs:
+            raise ValueError("legs name their symbols: leave symbol and symbols out")
+        if symbols:
+            legs = [{"symbol": symbol} for symbol in symbols]
+        if shared and legs:
+            legs = [{**shared, **leg} if isinstance(leg, Mapping) else leg for leg in legs]
+        if legs is not None:
+            values["legs"] = legs
+        return values
+
+    @field_validator("legs")
+    @classmethod
+    def _weighed(cls, legs: tuple[Leg, ...]) -> tuple[Leg, ...]:
+        if not legs:
+            raise ValueError(f"a session has 1 to {MOST_LEGS} legs, none given: name a symbol")
+        same = [(leg.symbol, leg.strategy, sorted(leg.params.items())) for leg in legs]
+        twice = next((leg for place, leg in enumerate(legs) if same[place] in same[:place]), None)
+        if twice is not None:
+            raise ValueError(f"{twice.strategy} on {twice.symbol} with the same parameters is given twice")
+        given = sum(leg.weight for leg in legs if leg.weight is not None)
+        without = sum(leg.weight is None for leg in legs)
+        if given > 1 + _ROUNDING or (without and given >= 1 - _ROUNDING):
+            rest = (
+                f", and {without} legs without a weight would get nothing"
+                if without and given <= 1 + _ROUNDING
+                else ""
+            )
+            raise ValueError(f"the weights add up to {given:g}{rest}: give 1 at most in all")
+        share = (1.0 - given) / without if without else 0.0
+        return tuple(
+            leg if leg.weight is not None else leg.model_copy(update={"weight": share}) for leg in legs
+        )
+
+    @model_validator(mode="after")
+    def _fits_the_feed(self) -> Self:
+        if self.feed != "replay":
+            for name in ("speed", "snapshot"):
+                if name in self.model_fields_set and getattr(self, name) not in (None, "max"):
+                    raise ValueError(f"{name} is for feed replay, not {self.feed}")
+        return self
+
+    @property
+    def symbols(self) -> tuple[str, ...]:
+        """Each symbol once, in order of the legs."""
+        return tuple(dict.fromkeys(leg.symbol for leg in self.legs))
+
+    def backtest(self, leg: Leg, *, start: date | None = None, end: date | None = None) -> BacktestRequest:
+        """Return a leg's backtest on the same terms, as if it had all of the capital."""
+        shared = {name: getattr(self, name) for name in TradingRequest.model_fields}
+        terms = {name: getattr(self, name) for name in ("direction", "size", "stop_loss", "take_profit")}
+        given = {"start": start, "end": end} if start or end else {}
+        return BacktestRequest(
+            symbol=leg.symbol, strategy=leg.strategy, params=leg.params, **{**shared, **terms, **given}
+        )
