@@ -23,6 +23,8 @@ class Slice:
     flow: str
     route: str
     command: str
+    #: What a caller must be allowed to (`api.principals.Scope`).
+    scope: str = "research"
 
     @property
     def deployment(self) -> str:
@@ -64,6 +66,33 @@ SLICES: Final[dict[str, Slice]] = {
             flow="flows.portfolio.portfolio",
             route="/api/v1/portfolio/backtest",
             command="portfolio backtest",
+        ),
+        Slice(
+            name="paper_trade",
+            summary="Trade strategies on paper: one account, a ledger, a certificate that proves it",
+            request="gpt_trader.trading.request.PaperTradeRequest",
+            flow="flows.paper_trade.paper_trade",
+            route="/api/v1/paper-trade/sessions",
+            command="paper start",
+            scope="trade",
+        ),
+        Slice(
+            name="paper_certificate",
+            summary="Replay a paper session and compare it with a backtest over the same bars",
+            request="gpt_trader.trading.request.PaperCertificateRequest",
+            flow="flows.paper_certificate.paper_certificate",
+            route="/api/v1/paper-trade/certificates",
+            command="paper replay",
+            scope="trade",
+        ),
+        Slice(
+            name="paper_daily",
+            summary="Bring in new bars and let each scheduled paper session trade them",
+            request="gpt_trader.trading.request.PaperDailyRequest",
+            flow="flows.paper_daily.paper_daily",
+            route="/api/v1/paper-trade/daily",
+            command="paper step",
+            scope="trade",
         ),
         Slice(
             name="data",

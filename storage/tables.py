@@ -17,6 +17,7 @@ from sqlalchemy import (
     Identity,
     Index,
     Integer,
+    LargeBinary,
     MetaData,
     Table,
     Text,
@@ -182,4 +183,90 @@ AUDIT_EVENTS: Final = Table(
     Column("request_id", Text),
     Column("details", JSON, nullable=False, server_default=text("'{}'")),
     Index("audit_events_at_idx", "at", postgresql_using="brin"),
+)
+
+#: One row a trading session: what was asked, where its ledger is, and who may write to it (the lease).
+SESSIONS: Final = Table(
+    "sessions",
+    METADATA,
+    Column("session_id", Uuid, primary_key=True),  # the id of the run that began it
+    Column("owner", Text, nullable=False),
+    Column("slice", Text, nullable=False),
+    Column("name", Text, nullable=False),
+    Column("feed", Text, nullable=False),
+    Column("request", JSON, nullable=False),
+    Column("snapshot_id", Text),
+    Column("code_version", Text),
+    Column("status", Text, nullable=False),
+    Column("reason", Text, nullable=False, server_default=text("''")),
+    Column("seq", BigInteger, nullable=False, server_default=text("0")),  # events in its ledger
+    Column("ledger_hash", Text, nullable=False),
+    Column("told", BigInteger, nullable=False, server_default=text("0")),  # of them, published
+    Column("cash", Text, nullable=False),
+    Column("equity", Text, nullable=False),
+    Column("steps", BigInteger, nullable=False, server_default=text("0")),
+    Column("orders", BigInteger, nullable=False, server_default=text("0")),
+    Column("fills", BigInteger, nullable=False, server_default=text("0")),
+    Column("bar", Text),  # time of the last bar
+    Column("certificate", JSON),  # the last one
+    Column("certified", BigInteger, nullable=False, server_default=text("0")),  # events that it covers
+    Column("lease_token", BigInteger, nullable=False, server_default=text("0")),
+    Column("lease_holder", Text),
+    Column("lease_until", DateTime(timezone=True)),
+    Column("created_at", DateTime(timezone=True), nullable=False, server_default=_NOW),
+    Column("updated_at", DateTime(timezone=True), nullable=False, server_default=_NOW),
+    Column("ended_at", DateTime(timezone=True)),
+    Index("sessions_owner_idx", "owner", "created_at", "session_id"),
+    Index("sessions_open_idx", "status", postgresql_where=text("ended_at IS NULL")),
+)
+
+#: One row an event of a session's ledger, append-only.
+LEDGER_EVENTS: Final = Table(
+    "ledger_events",
+    METADATA,
+    Column("session_id", Uuid, ForeignKey("sessions.session_id", ondelete="RESTRICT"), primary_key=True),
+    Column("seq", BigInteger, primary_key=True),
+    Column("type", Text, nullable=False),
+    Column("data", JSON, nullable=False),
+    Column("key", Text),
+    Column("at", DateTime(timezone=True), nullable=False, server_default=func.clock_timestamp()),
+    Index(
+        "ledger_events_key_idx", "session_id", "key", unique=True, postgresql_where=text("key IS NOT NULL")
+    ),
+    Index("ledger_events_type_idx", "session_id", "type", "seq"),
+)
+
+#: One row a session and symbol: the bars that its strategies were warmed up with, Arrow IPC.
+SESSION_BARS: Final = Table(
+    "session_bars",
+    METADATA,
+    Column("session_id", Uuid, ForeignKey("sessions.session_id", ondelete="RESTRICT"), primary_key=True),
+    Column("symbol", Text, primary_key=True),
+    Column("instrument", JSON, nullable=False),
+    Column("timeframe", Text, nullable=False),
+    Column("bars", LargeBinary, nullable=False),
+)
+
+#: One row a session: its state after `seq` events, and the bars it had seen by then; it saves folding them.
+SESSION_SNAPSHOTS: Final = Table(
+    "session_snapshots",
+    METADATA,
+    Column("session_id", Uuid, ForeignKey("sessions.session_id", ondelete="CASCADE"), primary_key=True),
+    Column("seq", BigInteger, nullable=False),
+    Column("ledger_hash", Text, nullable=False),
+    Column("state", JSON, nullable=False),
+    Column("seen", LargeBinary, nullable=False),
+)
+
+#: One row a command to a session; it is carried out once its ledger has the key `command:ID`.
+SESSION_COMMANDS: Final = Table(
+    "session_commands",
+    METADATA,
+    Column("id", BigInteger, Identity(always=True), primary_key=True),
+    Column("session_id", Uuid, ForeignKey("sessions.session_id", ondelete="CASCADE"), nullable=False),
+    Column("command", Text, nullable=False),
+    Column("by", Text, nullable=False),
+    Column("flatten", Boolean, nullable=False, server_default=text("false")),
+    Column("at", DateTime(timezone=True), nullable=False, server_default=func.clock_timestamp()),
+    Index("session_commands_session_idx", "session_id", "id"),
 )

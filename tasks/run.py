@@ -32,6 +32,21 @@ def run_name() -> str:
     return f"{stored[1] if stored else strategy}-{about}"
 
 
+def session_run_name() -> str:
+    """Return what the Prefect UI calls a run of a paper session: its name, or its legs: `momentum-AAPL-and-2-more`."""
+    request = runtime.flow_run.parameters["request"]
+    request = request if isinstance(request, dict) else request.model_dump(mode="json")
+    if request.get("session"):
+        return f"session-{request['session']}"
+    legs = request.get("legs") or [{}]
+    first = legs[0] if isinstance(legs[0], dict) else {}
+    strategy = str(first.get("strategy") or request.get("strategy") or "momentum")
+    stored = user.parse_stored_id(strategy)
+    symbol = first.get("symbol") or request.get("symbol")
+    more = f"-and-{len(legs) - 1}-more" if len(legs) > 1 else ""
+    return request.get("name") or f"{stored[1] if stored else strategy}-{symbol}{more}"
+
+
 def begin_run(slice_name: str, request: Request) -> CurrentRun:
     """Return the current flow run, recorded with its request (the API has recorded those that it started)."""
     run = CurrentRun(UUID(str(runtime.flow_run.id)), slice_name, owner_of(list(runtime.flow_run.tags)))

@@ -1,4 +1,4 @@
-"""What a session does: bars and reports in, orders and cancellations out, as events. Pure: no clock, no broker, no disk.
+"""What a session does: bars and reports in, orders and cancellations out, as events. No clock, no broker, no disk.
 
 At a bar's close each strategy is asked for its target. Where it changed, what the leg holds is to leave: its working
 orders are cancelled, and once nothing is working it is sold (covered) in full. Then, if the new target is not flat, an
@@ -11,7 +11,7 @@ The rules are the backtest's (`gpt_trader.backtesting.execution`); which broker 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from gpt_trader.backtesting.engine import wanted_targets
 from gpt_trader.bars import Bars
@@ -29,6 +29,19 @@ _EXITS = frozenset({"target", "flatten"})
 _CANCELLING = frozenset({"finishing", "halted"})
 
 Phase = Literal["open", "close"]
+
+
+class _Intent(NamedTuple):
+    """An order to be: what of it the desk decides. `place` counts the orders that a leg sends at once."""
+
+    purpose: Purpose
+    type: Type
+    side: int
+    place: int = 0
+    units: str | None = None
+    budget: str | None = None
+    price: str | None = None
+    group: str | None = None
 
 
 class Desk:
@@ -112,8 +125,8 @@ class Desk:
         units = state.legs[number].units
         if not working and units and state.status not in _CANCELLING:
             purpose: Purpose = "flatten" if state.status == "closing" else "target"
-            side = -1 if units > 0 else 1
-            yield self._order(state, number, phase, purpose, "market", side, units=plain(-units))
+            intent = _Intent(purpose, "market", -1 if units > 0 else 1, units=plain(-units))
+            yield self._order(state, number, phase, intent)
 
     def _protect(self, state: State, number: int, phase: Phase) -> Iterator[LedgerEvent]:
         """Send the stops of a position that has been entered in full."""
@@ -128,10 +141,9 @@ class Desk:
         group = f"{number}:{leg.number}"
         for place, (purpose, type_, at) in enumerate(stops):
             if at > 0.0:
-                yield self._order(
-                    state, number, phase, purpose, type_, -int(side), place,
-                    units=plain(-leg.units), price=plain(exact(at)), group=group,
-                )  # fmt: skip
+                amounts = {"units": plain(-leg.units), "price": plain(exact(at))}
+                intent = _Intent(purpose, type_, -int(side), place, **amounts, group=group)
+                yield self._order(state, number, phase, intent)
 
     def _enter(
         self, state: State, phase: Phase, working: dict[int, list[Working]], opened: frozenset[str] | None
@@ -158,28 +170,25 @@ class Desk:
             else:
                 gross[number] += money
                 side = 1 if leg.wanted > 0 else -1
-                yield self._order(state, number, phase, "entry", "market", side, budget=plain(exact(money)))
+                intent = _Intent("entry", "market", side, budget=plain(exact(money)))
+                yield self._order(state, number, phase, intent)
 
-    def _order(
-        self, state: State, number: int, phase: Phase, purpose: Purpose, type_: Type, side: int, place: int = 0,
-        **amounts: str,
-    ) -> LedgerEvent:  # fmt: skip
-        leg = state.legs[number]
+    def _order(self, state: State, number: int, phase: Phase, intent: _Intent) -> LedgerEvent:
         assert state.time is not None
-        order_id = client_order_id(state.session_id, state.time, number, purpose, leg.number + place)
-        order = Order.of(
-            {
-                "id": order_id,
-                "leg": number,
-                "symbol": state.symbols[number],
-                "side": side,
-                "type": type_,
-                "purpose": purpose,
-                "after": state.time,
-                "phase": phase,
-                **amounts,
-            }  # fmt: skip
-        )
+        nth = state.legs[number].number + intent.place
+        order_id = client_order_id(state.session_id, state.time, number, intent.purpose, nth)
+        document = {
+            "id": order_id,
+            "leg": number,
+            "symbol": state.symbols[number],
+            "side": intent.side,
+            "type": intent.type,
+            "purpose": intent.purpose,
+            "after": state.time,
+            "phase": phase,
+        }
+        amounts = {name: getattr(intent, name) for name in ("units", "budget", "price", "group")}
+        order = Order.of(document | {name: value for name, value in amounts.items() if value is not None})
         return LedgerEvent("order", order.document(), key=f"order:{order_id}")
 
 

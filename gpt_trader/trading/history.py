@@ -18,10 +18,10 @@ _ROOM: Final = 1024
 class _Series:
     """One symbol's bars, with room for more. Those before `first` came before the session."""
 
-    def __init__(self, warm: Bars) -> None:
+    def __init__(self, warm: Bars, first: int) -> None:
         self.instrument: Instrument = warm.instrument
         self.timeframe = warm.timeframe
-        self.first = self.count = len(warm)
+        self.first, self.count = first, len(warm)
         self._time = np.empty(self.count + _ROOM, dtype="datetime64[us]")
         self._values = np.empty((len(_COLUMNS), self.count + _ROOM))
         self._time[: self.count] = warm.time
@@ -49,8 +49,10 @@ class _Series:
 class History:
     """All symbols' bars. Strategies get read-only views; nothing that was given away is written to."""
 
-    def __init__(self, warm: Mapping[str, Bars]) -> None:
-        self._series = {symbol: _Series(bars) for symbol, bars in warm.items()}
+    def __init__(self, warm: Mapping[str, Bars], first: Mapping[str, int] | None = None) -> None:
+        """Begin with bars by symbol; those from `first` on are the session's own (default: none of them)."""
+        firsts = first or {}
+        self._series = {symbol: _Series(bars, firsts.get(symbol, len(bars))) for symbol, bars in warm.items()}
 
     def append(self, moment: Moment) -> None:
         """Take the bars of a moment that is over."""
@@ -66,6 +68,11 @@ class History:
         """Return a symbol's bars so far and the index of the session's first."""
         series = self._series[symbol]
         return series.bars(), series.first
+
+    @property
+    def symbols(self) -> tuple[str, ...]:
+        """The symbols there are."""
+        return tuple(self._series)
 
     def instrument(self, symbol: str) -> Instrument:
         """Return the facts of a symbol."""

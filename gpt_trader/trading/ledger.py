@@ -36,6 +36,15 @@ class Ledger:
         self._cash = Decimal(0)
         self._units: dict[str, Decimal] = {}
 
+    @classmethod
+    def resumed(cls, state: State, history: History, hash_: str, seq: int) -> Ledger:
+        """Return a ledger as it was after `seq` events: from a snapshot, whose sums had been checked."""
+        ledger = cls({})
+        ledger.state, ledger.history, ledger.hash, ledger.seq = state, history, hash_, seq
+        ledger._cash = state.cash
+        ledger._units = {symbol: state.units_of(symbol) for symbol in set(state.symbols)}
+        return ledger
+
     def take(self, event: LedgerEvent) -> None:
         """Take the next event; raise ValueError for one that does not follow."""
         if event.type == "seen":
@@ -89,6 +98,6 @@ class MemoryJournal:
     def __init__(self) -> None:
         self.events: list[LedgerEvent] = []
 
-    def commit(self, events: Sequence[LedgerEvent], ledger: Ledger) -> None:  # noqa: ARG002 - the journal's contract
+    def commit(self, events: Sequence[LedgerEvent], ledger: Ledger) -> None:
         """Keep them."""
         self.events += events

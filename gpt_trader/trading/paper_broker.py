@@ -19,7 +19,7 @@ import hashlib
 from dataclasses import dataclass
 from decimal import Decimal
 from math import inf
-from typing import Final, Literal
+from typing import Final, Literal, NamedTuple
 
 from gpt_trader.simulation import kernel
 from gpt_trader.trading.events import BarRow, Moment
@@ -36,6 +36,7 @@ from gpt_trader.trading.orders import (
     paid,
     plain,
 )
+from gpt_trader.trading.sizing import ruin_prices
 from gpt_trader.trading.state import State, Working
 
 _ZERO: Final = Decimal(0)
@@ -54,6 +55,16 @@ class _Resting:
     spent: Decimal
     #: A stop that has gone off, and is filled bar by bar.
     triggered: bool = False
+
+
+class _Deal(NamedTuple):
+    """What is traded: signed units, prices with slippage and before it, commission, what the broker bears."""
+
+    units: Decimal
+    price: float
+    reference: float
+    commission: float
+    write_off: Decimal = _ZERO
 
 
 class PaperBroker:
@@ -184,7 +195,7 @@ class PaperBroker:
         brings = paid(units, exact(price), exact(commission))
         if self._too_much(order, brings):
             return
-        self._fill(resting, units, price, reference, commission, whole)
+        self._fill(resting, _Deal(units, price, reference, commission), whole=whole)
 
     def _wanted(self, resting: _Resting, price: float) -> float:
         """Return how many units, unsigned, an order still wants at this price."""
@@ -223,53 +234,45 @@ class PaperBroker:
         self._liquidate()
         return True
 
-    def _fill(
-        self,
-        resting: _Resting,
-        units: Decimal,
-        price: float,
-        reference: float,
-        commission: float,
-        whole: bool,
-    ) -> None:
+    def _fill(self, resting: _Resting, deal: _Deal, *, whole: bool) -> None:
         order = resting.order
-        fill = self._report(order.id, order.leg, units, price, reference, commission, order.purpose, whole)
-        resting.filled += units
-        resting.spent += outlay(units, fill.price, fill.commission)
-        self._traded[order.symbol] = self._traded.get(order.symbol, _ZERO) + abs(units)
+        fill = self._report(order.id, order.leg, deal, order.purpose, whole=whole)
+        resting.filled += deal.units
+        resting.spent += outlay(deal.units, fill.price, fill.commission)
+        self._traded[order.symbol] = self._traded.get(order.symbol, _ZERO) + abs(deal.units)
         if whole:
             del self._resting[order.id]
         elif order.type in ("stop", "touched"):
             resting.triggered = True
-        for other in [
+        group = [
             each.order.id
             for each in self._resting.values()
             if order.group and each.order.group == order.group
-        ]:
+        ]
+        for other in group:
             if other != order.id:
                 self._end(other, "cancelled", f"order {order.id} of its group was filled")
 
-    def _report(
-        self,
-        order_id: str,
-        leg: int,
-        units: Decimal,
-        price: float,
-        reference: float,
-        commission: float,
-        purpose: Purpose,
-        whole: bool,
-        write_off: Decimal = _ZERO,
-    ) -> Fill:
+    def _report(self, order_id: str, leg: int, deal: _Deal, purpose: Purpose, *, whole: bool) -> Fill:
         assert self._moment is not None
-        time = self._moment.time
+        time, units = self._moment.time, deal.units
         execution = hashlib.sha256(f"{order_id}\n{time}\n{plain(units)}".encode()).hexdigest()[:32]
         fill = Fill(
-            order_id, execution, time, leg, self._symbols[leg], units, exact(price), exact(reference),
-            exact(commission), purpose, whole, write_off,
-        )  # fmt: skip
+            order_id=order_id,
+            execution_id=execution,
+            time=time,
+            leg=leg,
+            symbol=self._symbols[leg],
+            units=units,
+            price=exact(deal.price),
+            reference=exact(deal.reference),
+            commission=exact(deal.commission),
+            purpose=purpose,
+            complete=whole,
+            write_off=deal.write_off,
+        )
         with exactly():
-            self._cash += paid(units, fill.price, fill.commission) + write_off
+            self._cash += paid(units, fill.price, fill.commission) + fill.write_off
             self._units[leg] += units
         self._reports.append(fill)
         return fill
@@ -280,20 +283,19 @@ class PaperBroker:
         return bool(held) and float(self._cash) + sum(units * price for units, price in held) <= 0.0
 
     def _liquidate(self) -> None:
-        """Close everything, so that exactly nothing is left: the last short position's price takes what is missing."""
-        held = [leg for leg, units in self._units.items() if units]
-        last = next((leg for leg in reversed(held) if self._units[leg] < 0), held[-1])
+        """Close everything, so that exactly nothing is left."""
         for order_id in list(self._resting):
             self._end(order_id, "cancelled", "the account has lost everything")
-        for leg in [leg for leg in held if leg != last] + [last]:
-            units, price = self._units[leg], self._last[self._symbols[leg]]
-            write_off = _ZERO
-            if leg == last:
-                price = -float(self._cash) / float(units)
+        held = [(leg, units) for leg, units in self._units.items() if units]
+        market = [(float(units), self._last[self._symbols[leg]]) for leg, units in held]
+        time = self._moment.time if self._moment else ""
+        for (leg, units), price in zip(held, ruin_prices(float(self._cash), market), strict=True):
+            left = _ZERO
+            if leg == held[-1][0]:
                 with exactly():
-                    write_off = -(self._cash + paid(-units, exact(price), _ZERO))
-            time = self._moment.time if self._moment else ""
-            self._report(f"ruin:{leg}:{time}", leg, -units, price, price, 0.0, "ruin", True, write_off)
+                    left = self._cash + paid(-units, exact(price), _ZERO)
+            deal = _Deal(-units, price, price, 0.0, -left)
+            self._report(f"ruin:{leg}:{time}", leg, deal, "ruin", whole=True)
 
     def _end(self, order_id: str, state: Literal["cancelled", "rejected"], reason: str) -> None:
         if self._resting.pop(order_id, None) is not None:

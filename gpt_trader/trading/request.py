@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from datetime import date
 from typing import Annotated, Any, Final, Literal, Self
+from uuid import UUID
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
 from gpt_trader.instruments import Symbol
-from gpt_trader.requests import BacktestRequest, ParamValue, StrategyName, TradingRequest
+from gpt_trader.requests import BacktestRequest, ParamValue, Request, StrategyName, TradingRequest
 
 MOST_LEGS: Final = 50
 
@@ -63,10 +64,22 @@ class RiskLimits(BaseModel):
 class PaperTradeRequest(TradingRequest):
     """Trade strategies on paper: the path that live trading takes, with a simulated broker.
 
-    A session has one account; each leg is one strategy on one symbol. `symbol` (or `symbols`), `strategy` and `params`
-    are short for legs of that strategy.
+    A session has one account; each leg is one strategy on one symbol. `symbol`, `strategy` and `params` are short for a
+    leg of them (a list of symbols: for one each).
     """
 
+    session: UUID | None = Field(
+        default=None, description="Go on with this session, as it was asked for; everything else is left out."
+    )
+    symbol: Symbol | None = Field(
+        default=None, description="Short for one leg: this symbol, traded by `strategy` with `params`."
+    )
+    strategy: StrategyName | None = Field(
+        default=None, description="Of each leg that names none (default: momentum)."
+    )
+    params: dict[str, ParamValue] = Field(
+        default_factory=dict, description="Parameters of the strategy, for each leg that gives none."
+    )
     legs: tuple[Leg, ...] = Field(
         default=(), validate_default=True, max_length=MOST_LEGS, description="Strategies by symbol, 1 to 50."
     )
@@ -93,10 +106,10 @@ class PaperTradeRequest(TradingRequest):
         description="Most of a bar's volume that the session trades of it: a larger order is filled in parts, bar by "
         "bar. Default: no bound, as in a backtest.",
     )
-    feed: Literal["replay", "schedule", "stream"] = Field(
+    feed: Literal["replay", "schedule"] = Field(
         default="replay",
-        description="Stored bars of the range, at `speed`; or each new stored bar as `paper_daily` brings it; or a "
-        "source's live stream.",
+        description="Stored bars of the range, at `speed`; or each new bar as `paper_daily` brings it, from `start` on "
+        "(default: from the first that is not stored yet).",
     )
     speed: Literal["max"] | Annotated[float, Field(gt=0, le=1e9, allow_inf_nan=False)] = Field(
         default="max", description="Feed replay: so many times as fast as the market was, or max."
@@ -109,15 +122,13 @@ class PaperTradeRequest(TradingRequest):
         if not isinstance(values, dict):
             return values
         values = dict(values)
-        symbols = values.pop("symbols", None)
-        one = values.pop("symbol", None)
-        if one is not None:
-            symbols = [one, *(symbols or ())]
+        symbol = values.pop("symbol", None)
+        symbols = [symbol] if isinstance(symbol, str) else symbol
         shared = {name: values.pop(name) for name in _OF_A_LEG if name in values}
         shared = {name: value for name, value in shared.items() if value not in (None, {})}
         legs = values.get("legs")
         if symbols and legs:
-            raise ValueError("legs name their symbols: leave symbol and symbols out")
+            raise ValueError("legs name their symbols: leave symbol out")
         if symbols:
             legs = [{"symbol": symbol} for symbol in symbols]
         if shared and legs:
@@ -128,7 +139,11 @@ class PaperTradeRequest(TradingRequest):
 
     @field_validator("legs")
     @classmethod
-    def _weighed(cls, legs: tuple[Leg, ...]) -> tuple[Leg, ...]:
+    def _weighed(cls, legs: tuple[Leg, ...], info: ValidationInfo) -> tuple[Leg, ...]:
+        if info.data.get("session") is not None:
+            if legs:
+                raise ValueError("a session that goes on has its legs: leave them out")
+            return ()
         if not legs:
             raise ValueError(f"a session has 1 to {MOST_LEGS} legs, none given: name a symbol")
         same = [(leg.symbol, leg.strategy, sorted(leg.params.items())) for leg in legs]
@@ -170,3 +185,20 @@ class PaperTradeRequest(TradingRequest):
         return BacktestRequest(
             symbol=leg.symbol, strategy=leg.strategy, params=leg.params, **{**shared, **terms, **given}
         )
+
+
+class PaperCertificateRequest(Request):
+    """Replay a session from its recorded inputs and compare it with a backtest over the same bars."""
+
+    session: UUID = Field(description="The session.")
+
+
+class PaperDailyRequest(Request):
+    """Bring new bars in, and let each session with feed `schedule` trade those that it has not seen."""
+
+    sessions: tuple[UUID, ...] = Field(
+        default=(), max_length=1000, description="Only these; default: all that are open."
+    )
+    refresh: bool = Field(
+        default=True, description="Fetch new bars of their symbols first, each from its own source."
+    )

@@ -1,7 +1,8 @@
-"""How much money an entry gets: one rule for sessions and for the backtest that checks them."""
+"""How much money an entry gets, and what a ruin is closed at: for sessions, and for the backtest that checks them."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -41,3 +42,17 @@ def budget(request: PaperTradeRequest, leg: int, wanted: float, room: Room) -> f
         free = min(free, limits.position * room.equity - room.of_symbol)
     money = min(abs(wanted) * request.size * (weight * room.equity), free)
     return money if money > _ROUNDING * room.equity else 0.0
+
+
+def ruin_prices(cash: float, held: Sequence[tuple[float, float]]) -> list[float]:
+    """Return the prices at which an account that has lost everything is closed, so that nothing is left.
+
+    `held` are signed units and the market's prices. One position, the last that can, has the price that takes what is
+    missing; the loss beyond the account is the broker's. Where none can, all have the market's.
+    """
+    for last in reversed(range(len(held))):
+        rest = cash + sum(units * price for place, (units, price) in enumerate(held) if place != last)
+        price = -rest / held[last][0]
+        if price > 0.0:
+            return [price if place == last else each for place, (_, each) in enumerate(held)]
+    return [price for _, price in held]

@@ -25,7 +25,7 @@ _ZERO: Final = Decimal(0)
 class LegState:
     """One leg: signed units, the price of its entry, the target wanted last.
 
-    `due`: an entry is to be sent. `leaving`: what is held, or working, is to go. `bare`: entered, and no stops sent yet.
+    `due`: an entry is to be sent. `leaving`: what is held, or working, is to go. `bare`: entered, and without stops.
     """
 
     units: Decimal = _ZERO

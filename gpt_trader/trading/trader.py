@@ -71,7 +71,7 @@ class Trader:
         self._emit(LedgerEvent("rebased", {"symbol": symbol, "factor": factor}))
         self._commit()
 
-    def command(self, name: str, by: str, *, flatten: bool = False) -> None:
+    def command(self, name: str, by: str, *, flatten: bool = False, key: str | None = None) -> None:
         """Pause, resume or stop; what contradicts the session's status changes nothing."""
         now = self.state.status
         change: LedgerEvent | None = None

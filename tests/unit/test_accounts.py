@@ -200,7 +200,7 @@ def test_a_database_in_use_gets_the_tables_of_accounts_and_keeps_its_runs(engine
         )
     with engine.begin() as connection:
         settings.attributes["connection"] = connection
-        command.upgrade(settings, "0002")
+        command.upgrade(settings, "head")
         assert tables <= set(inspect(connection).get_table_names())
         assert connection.execute(text("SELECT count(*) FROM runs")).scalar() == 1
 

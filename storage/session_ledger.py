@@ -1,0 +1,223 @@
+"""A session's ledger in SQL: read by folding it, written under a lease, a commit of the session one of the database.
+
+A commit is one statement: it moves the session's row on (if its lease and its length are as the writer thinks) and
+appends the events. A writer whose lease was taken, or who missed an event, writes nothing and is told so. It is on
+disk when the call returns, whatever the server's defaults are.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from datetime import timedelta
+from typing import Any, Final
+from uuid import UUID
+
+import pyarrow as pa
+from sqlalchemy import Connection, Engine, select, text
+from sqlalchemy.dialects.postgresql import insert as upsert
+
+from gpt_trader.crash_points import crash_point
+from gpt_trader.errors import GptTraderError, NotFound
+from gpt_trader.trading.events import LedgerEvent
+from gpt_trader.trading.history import History
+from gpt_trader.trading.ledger import Ledger
+from gpt_trader.trading.orders import plain
+from gpt_trader.trading.state import FINAL, State
+from storage.session_bars import packed, unpacked
+from storage.sessions import LEASE_SECONDS, Lease, lost
+from storage.tables import LEDGER_EVENTS, SESSION_BARS, SESSION_SNAPSHOTS, SESSIONS
+
+#: A snapshot is made after so many events, and not before they are this fraction of all: it holds all bars so far.
+SNAPSHOT_EVENTS: Final = 2_000
+_SNAPSHOT_FRACTION: Final = 0.125
+
+
+class SessionJournal:
+    """Commits events to one session's ledger (`gpt_trader.trading.ledger.Journal`). One a writer; not among threads."""
+
+    def __init__(self, engine: Engine, lease: Lease, seq: int, *, snapshot_at: int = 0) -> None:
+        self._engine = engine
+        self._lease = lease
+        self._seq = seq
+        self._snapshot_at = snapshot_at
+        self._connection: Connection | None = None
+
+    def commit(self, events: Sequence[LedgerEvent], ledger: Ledger) -> None:
+        """Store the events and what they have come to.
+
+        Raises:
+            Conflict: The lease was taken by somebody else, or the ledger is longer than this writer knows.
+            SQLAlchemyError: The database refuses or does not answer; whether the events are stored is then for a new
+                writer to see.
+        """
+        crash_point("ledger.before_commit")
+        done = self._connected().execute(_COMMIT, self._values(events, ledger)).rowcount
+        crash_point("ledger.after_commit")
+        if done != len(events):
+            raise lost(self._lease)
+        self._seq += len(events)
+        behind = self._seq - self._snapshot_at
+        if (
+            behind >= max(SNAPSHOT_EVENTS, int(self._seq * _SNAPSHOT_FRACTION))
+            and ledger.state.current is None
+        ):
+            save_snapshot(self._engine, self._lease.session_id, ledger)
+            self._snapshot_at = self._seq
+
+    def close(self) -> None:
+        """Give the connection back."""
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+    def _connected(self) -> Connection:
+        if self._connection is None:
+            self._connection = self._engine.connect().execution_options(isolation_level="AUTOCOMMIT")
+            self._connection.execute(text("SET synchronous_commit = on"))
+        return self._connection
+
+    def _values(self, events: Sequence[LedgerEvent], ledger: Ledger) -> dict[str, Any]:
+        state = ledger.state
+        return {
+            "id": self._lease.session_id,
+            "token": self._lease.token,
+            "seq": self._seq,
+            "count": len(events),
+            "hash": ledger.hash,
+            "status": state.status,
+            "reason": state.reason,
+            "cash": plain(state.cash),
+            "equity": plain(state.equity),
+            "steps": state.steps,
+            "orders": state.orders,
+            "fills": state.fills,
+            "bar": state.time,
+            "over": state.status in FINAL,
+            "lease": timedelta(seconds=LEASE_SECONDS),
+            "types": [event.type for event in events],
+            "documents": [json.dumps(event.data, allow_nan=False) for event in events],
+            "keys": [event.key for event in events],
+        }
+
+
+_COMMIT: Final = text(
+    """
+    WITH moved AS (
+        UPDATE sessions SET seq = seq + :count, ledger_hash = :hash, status = :status, reason = :reason, cash = :cash,
+            equity = :equity, steps = :steps, orders = :orders, fills = :fills, bar = :bar,
+            updated_at = clock_timestamp(), ended_at = CASE WHEN :over THEN clock_timestamp() END,
+            lease_until = clock_timestamp() + :lease
+        WHERE session_id = :id AND lease_token = :token AND seq = :seq
+        RETURNING session_id
+    )
+    INSERT INTO ledger_events (session_id, seq, type, data, key)
+    SELECT moved.session_id, :seq + row.number, row.type, row.data::json, row.key
+    FROM moved, unnest(CAST(:types AS text[]), CAST(:documents AS text[]), CAST(:keys AS text[]))
+        WITH ORDINALITY AS row (type, data, key, number)
+    """
+)
+
+
+def load(engine: Engine, session_id: UUID, *, snapshots: bool = True) -> tuple[Ledger, int]:
+    """Fold a session's ledger, from its last snapshot on (`snapshots`), and return it with that snapshot's number.
+
+    Raises:
+        NotFound: There is no such session.
+        GptTraderError: What is stored is not what was: the hashes differ.
+    """
+    with engine.connect() as connection:
+        row = connection.execute(
+            select(SESSIONS.c.seq, SESSIONS.c.ledger_hash).where(SESSIONS.c.session_id == session_id)
+        ).one_or_none()
+        if row is None:
+            raise NotFound(f"there is no session {session_id}: `gpt-trader paper list` lists them")
+        ledger = (_snapshot(connection, session_id) if snapshots else None) or _warm(connection, session_id)
+        begun = ledger.seq
+        ledger.take_all(_events(connection, session_id, begun, row.seq))
+    if (ledger.seq, ledger.hash) != (row.seq, row.ledger_hash):
+        raise GptTraderError(
+            f"the ledger of session {session_id} is damaged: its {ledger.seq} events hash to {ledger.hash[:12]}…, "
+            f"written were {row.seq} with {row.ledger_hash[:12]}…; restore the database from a backup"
+        )
+    ledger.reconcile()
+    return ledger, begun
+
+
+def _events(connection: Connection, session_id: UUID, after: int, up_to: int) -> Iterator[LedgerEvent]:
+    events = LEDGER_EVENTS.c
+    wanted = (
+        select(events.type, events.data, events.key)
+        .where(events.session_id == session_id, events.seq > after, events.seq <= up_to)
+        .order_by(events.seq)
+        .execution_options(yield_per=2_000)
+    )
+    for row in connection.execute(wanted):
+        yield LedgerEvent(row.type, row.data, row.key)
+
+
+def _warm(connection: Connection, session_id: UUID) -> Ledger:
+    rows = connection.execute(select(SESSION_BARS).where(SESSION_BARS.c.session_id == session_id)).all()
+    return Ledger({row.symbol: unpacked(row.bars, row.instrument, row.timeframe) for row in rows})
+
+
+def warm_bars(engine: Engine, session_id: UUID) -> History:
+    """Return the bars that a session's strategies were warmed up with."""
+    with engine.connect() as connection:
+        return _warm(connection, session_id).history
+
+
+def save_snapshot(engine: Engine, session_id: UUID, ledger: Ledger) -> None:
+    """Keep a ledger's state and bars in place of its last snapshot."""
+    row = {
+        "session_id": session_id,
+        "seq": ledger.seq,
+        "ledger_hash": ledger.hash,
+        "state": ledger.state.document(),
+        "seen": _packed_history(ledger.history),
+    }
+    statement = upsert(SESSION_SNAPSHOTS).values(row)
+    newer = SESSION_SNAPSHOTS.c.seq < statement.excluded.seq
+    with engine.begin() as connection:
+        connection.execute(
+            statement.on_conflict_do_update(index_elements=["session_id"], set_=row, where=newer)
+        )
+
+
+def _snapshot(connection: Connection, session_id: UUID) -> Ledger | None:
+    row = connection.execute(
+        select(SESSION_SNAPSHOTS).where(SESSION_SNAPSHOTS.c.session_id == session_id)
+    ).one_or_none()
+    if row is None:
+        return None
+    return Ledger.resumed(State.of(row.state), _unpacked_history(row.seen), row.ledger_hash, row.seq)
+
+
+def _packed_history(history: History) -> bytes:
+    rows = []
+    for symbol in history.symbols:
+        bars, first = history.bars(symbol)
+        instrument = bars.instrument.model_dump_json()
+        rows.append(
+            {
+                "symbol": symbol,
+                "first": first,
+                "instrument": instrument,
+                "timeframe": bars.timeframe,
+                "bars": packed(bars),
+            }
+        )
+    sink = pa.BufferOutputStream()
+    table = pa.Table.from_pylist(rows)
+    with pa.ipc.new_stream(sink, table.schema) as writer:
+        writer.write_table(table)
+    content: bytes = sink.getvalue().to_pybytes()
+    return content
+
+
+def _unpacked_history(content: bytes) -> History:
+    rows = pa.ipc.open_stream(content).read_all().to_pylist()
+    warm = {
+        row["symbol"]: unpacked(row["bars"], json.loads(row["instrument"]), row["timeframe"]) for row in rows
+    }
+    return History(warm, {row["symbol"]: row["first"] for row in rows})

@@ -1,0 +1,146 @@
+"""What sessions tell the streams: fills and orders as they come, and where each portfolio stands.
+
+A session's commit does not wait for this: a thread follows behind it, in batches, usually within milliseconds. What was
+committed and not told when a process died is told by the next writer of the session, from the ledger; keys make sure
+that nothing is told twice.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Sequence
+from typing import Any, Final
+from uuid import UUID
+
+from sqlalchemy.exc import InterfaceError, OperationalError
+
+from gpt_trader.trading.events import LedgerEvent
+from gpt_trader.trading.ledger import Journal, Ledger
+from gpt_trader.trading.orders import plain
+from gpt_trader.trading.state import State
+from storage.events import EventLog, NewEvent
+from storage.sessions import SessionStore, ledger_event
+
+logger = logging.getLogger("gpt_trader.sessions")
+
+#: Event types that the channel of trades tells.
+TRADES: Final = frozenset({"order", "cancel", "ended", "fill", "status", "finished"})
+
+_BATCH: Final = 500
+_RETRY_SECONDS: Final = 1.0
+
+
+def trades_channel(owner: str) -> str:
+    """Return the event log's channel of an owner's orders, fills and sessions' states."""
+    return f"trades.live.{owner}"
+
+
+def portfolio_channel(owner: str) -> str:
+    """Return the event log's channel of an owner's portfolios: cash, equity and positions at each close."""
+    return f"portfolio.updates.{owner}"
+
+
+def standing(session_id: UUID, state: State) -> dict[str, Any]:
+    """Return where a session's portfolio stands, JSON-ready; money and units are decimal text."""
+    held = {
+        symbol: plain(units) for symbol in dict.fromkeys(state.symbols) if (units := state.units_of(symbol))
+    }
+    return {
+        "schema_version": 1,
+        "session_id": str(session_id),
+        "status": state.status,
+        "time": state.time,
+        "cash": plain(state.cash),
+        "equity": plain(state.equity),
+        "positions": held,
+        "steps": state.steps,
+    }
+
+
+class Publisher:
+    """Tells the event log what one session commits. Start it, hand it each commit, close it."""
+
+    def __init__(self, store: SessionStore, log: EventLog, session_id: UUID, owner: str) -> None:
+        self._store, self._log = store, log
+        self._session_id, self._owner = session_id, owner
+        self._waiting: list[tuple[int, LedgerEvent]] = []
+        self._standing: dict[str, Any] | None = None
+        self._wake = threading.Event()
+        self._lock = threading.Lock()
+        self._closing = False
+        self._thread = threading.Thread(target=self._run, name="session stream", daemon=True)
+
+    def start(self, told: int, seq: int) -> None:
+        """Begin with what the ledger has behind event `told`, up to `seq`."""
+        while told < seq:
+            events = self._store.events(self._session_id, after=told, limit=min(_BATCH, seq - told))
+            self._waiting += [(each.seq, ledger_event(each)) for each in events]
+            told = events[-1].seq
+        self._thread.start()
+        self._wake.set()
+
+    def put(self, first: int, events: Sequence[LedgerEvent], state: State) -> None:
+        """Take events that were just committed as numbers `first` and up, and what they have come to."""
+        with self._lock:
+            self._waiting += enumerate(events, first)
+            self._standing = standing(self._session_id, state)
+        self._wake.set()
+
+    def close(self, seconds: float = 10.0) -> None:
+        """Tell what is left, and end; what cannot be told in that time is left to the session's next writer."""
+        self._closing = True
+        self._wake.set()
+        self._thread.join(seconds)
+
+    def _run(self) -> None:
+        while True:
+            self._wake.wait()
+            self._wake.clear()
+            closing = self._closing
+            while self._waiting or self._standing is not None:
+                try:
+                    self._publish()
+                except (OperationalError, InterfaceError) as error:
+                    logger.warning(
+                        "session %s: the stream could not be told: %s", self._session_id, type(error).__name__
+                    )
+                    if closing:
+                        return
+                    self._wake.wait(_RETRY_SECONDS)
+            if closing:
+                return
+
+    def _publish(self) -> None:
+        with self._lock:
+            batch, standing_ = self._waiting[:_BATCH], self._standing
+        trades = [
+            NewEvent(event.type, {**event.data, "session_id": str(self._session_id)}, key=self._key(number))
+            for number, event in batch
+            if event.type in TRADES
+        ]
+        self._log.append_many(trades_channel(self._owner), trades)
+        if standing_ is not None and len(batch) == len(self._waiting):
+            self._log.append_many(portfolio_channel(self._owner), [NewEvent("standing", standing_)])
+        if batch:
+            self._store.published(self._session_id, batch[-1][0])
+        with self._lock:
+            del self._waiting[: len(batch)]
+            if self._standing is standing_ and not self._waiting:
+                self._standing = None
+
+    def _key(self, number: int) -> str:
+        return f"{self._session_id}:{number}"
+
+
+class PublishingJournal:
+    """A journal that tells a publisher what it has committed."""
+
+    def __init__(self, journal: Journal, publisher: Publisher, seq: int) -> None:
+        self._journal, self._publisher, self._seq = journal, publisher, seq
+
+    def commit(self, events: Sequence[LedgerEvent], ledger: Ledger) -> None:
+        """Commit, then have it told."""
+        self._journal.commit(events, ledger)
+        self._publisher.put(self._seq + 1, events, ledger.state)
+        self._seq += len(events)
