@@ -17,6 +17,7 @@ from starlette.routing import WebSocketRoute
 import gpt_trader
 from api import docs, errors
 from api.accounts.accounts import open_accounts
+from api.alerting import Alerting
 from api.context import Context
 from api.dependencies import limited
 from api.launcher import Launcher
@@ -25,6 +26,9 @@ from api.metrics import Metrics
 from api.middleware import BodyLimit, RequestFrame, TrustedSource
 from api.prefect_server import PrefectServer
 from api.principals import LocalKey, ensure_key
+from api.routes import (
+    alerts as alerts_routes,
+)
 from api.routes import (
     api_keys,
     audit,
@@ -54,10 +58,12 @@ from api.streams.endpoint import PATH, StreamEndpoint
 from api.streams.streams import Streams
 from gpt_trader.settings import Home, Settings
 from storage import database
+from storage.alerts import AlertStore
 from storage.event_reader import AsyncEventReader
 from storage.events import EventLog
 from storage.lake import Lake
 from storage.runs import RunStore
+from storage.sessions import SessionStore
 
 DESCRIPTION: Final = """Workflow-orchestrated trading research.
 
@@ -107,6 +113,7 @@ def create_app(
     for router in (
         system.router,
         streams_routes.router,
+        alerts_routes.router,
         audit.router,
         auth.router,
         me.router,
@@ -161,6 +168,7 @@ def _lifespan(
         prefect = PrefectServer(prefect_url, prefect_auth)
         launcher = Launcher(prefect)
         run_states = RunStates(launcher, EventLog(engine))
+        alerts = AlertStore(engine)
         async with AsyncExitStack() as stack:
             stack.push_async_callback(asyncio.to_thread, engine.dispose)
             stack.push_async_callback(prefect.close)
@@ -180,6 +188,7 @@ def _lifespan(
                 metrics=metrics,
                 database=engine,
                 runs=RunStore(engine, home),
+                alerts=alerts,
                 reader=reader,
                 lake=Lake(home.lake),
                 prefect=prefect,
@@ -188,7 +197,8 @@ def _lifespan(
                 streams=streams,
                 closing=app.state.closing,
             )
-            for work in (launcher.warm(), listen(prefect_url, prefect_auth, run_states)):
+            alerting = Alerting(settings, alerts, SessionStore(engine))
+            for work in (launcher.warm(), listen(prefect_url, prefect_auth, run_states), alerting.run()):
                 stack.push_async_callback(_ended, asyncio.create_task(work))
             yield
 

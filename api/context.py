@@ -17,6 +17,7 @@ from api.prefect_server import PrefectServer
 from api.principals import Authenticator, LocalKey
 from api.run_states import RunStates
 from gpt_trader.settings import Home, Settings
+from storage.alerts import AlertStore
 from storage.event_reader import AsyncEventReader
 from storage.lake import Lake
 from storage.runs import RunStore
@@ -40,6 +41,7 @@ class Context:
     metrics: Metrics
     database: Engine
     runs: RunStore
+    alerts: AlertStore
     reader: AsyncEventReader
     lake: Lake
     prefect: PrefectServer

@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 import typer
 
 from cli.commands import (
+    alerts,
     backtest,
     cache,
     config,
@@ -29,6 +30,7 @@ GROUPS = {
     "workflow": (workflow, "Runs of any kind: start, follow, list, cancel, retry, reproduce, schedule."),
     "data": (data, "The lake of bars: ingest, list, show."),
     "strategy": (strategy, "Strategies and their parameters."),
+    "alerts": (alerts, "What somebody should know: list, acknowledge, send."),
     "user": (user, "Accounts of the engine: add, list, roles, switch off, reset."),
     "config": (config, "Settings of this engine's home."),
     "cache": (cache, "What was computed and is kept (matrices, finished trials): stats, clear, warm."),

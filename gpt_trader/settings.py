@@ -18,6 +18,7 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, field_validator
 
 from gpt_trader.adapters.names import source_name
+from gpt_trader.alerts import AlertRules, Severity
 from gpt_trader.quality import Policy
 from gpt_trader.validation import validated
 
@@ -218,6 +219,16 @@ class Settings(BaseModel):
     keep_audit_days: float = Field(
         default=365, ge=1, description="Days that an entry of the audit log is kept."
     )
+    alerts: AlertRules = Field(
+        default_factory=AlertRules,
+        description='When trading sessions raise alerts, as {"drawdown": 0.1, "repeat_seconds": 600}.',
+    )
+    alert_channels: SecretStr | None = Field(
+        default=None,
+        description="Where alerts are sent: URLs as Apprise has them (tgram://…, slack://…, mailto://…, json://…), "
+        "separated by blanks; default: nowhere, they are only kept.",
+    )
+    alert_severity: Severity = Field(default="warning", description="The mildest alert that is sent.")
     cors_origins: tuple[str, ...] = Field(
         default=(), description="Origins of web pages that may call the API, as https://desk.example."
     )
@@ -265,7 +276,7 @@ class Settings(BaseModel):
             return value
         return tuple(part.strip() for part in value.split(",") if part.strip())
 
-    @field_validator("source_urls", "quality", "rate_limits", mode="before")
+    @field_validator("source_urls", "quality", "rate_limits", "alerts", mode="before")
     @classmethod
     def _from_the_environment(cls, value: Any) -> Any:  # noqa: ANN401 - whatever was given
         """Read the JSON that an environment variable holds."""

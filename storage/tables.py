@@ -270,3 +270,34 @@ SESSION_COMMANDS: Final = Table(
     Column("at", DateTime(timezone=True), nullable=False, server_default=func.clock_timestamp()),
     Index("session_commands_session_idx", "session_id", "id"),
 )
+
+#: One row an alert. Until it is acknowledged, what is the same (owner, rule, about) is counted in it.
+ALERTS: Final = Table(
+    "alerts",
+    METADATA,
+    Column("id", BigInteger, Identity(always=True), primary_key=True),
+    Column("owner", Text, nullable=False),
+    Column("rule", Text, nullable=False),
+    Column("about", Text, nullable=False),
+    Column("severity", Text, nullable=False),
+    Column("message", Text, nullable=False),
+    Column("data", JSON, nullable=False),
+    Column("count", BigInteger, nullable=False, server_default=text("1")),
+    Column("first_at", DateTime(timezone=True), nullable=False, server_default=func.clock_timestamp()),
+    Column("last_at", DateTime(timezone=True), nullable=False, server_default=func.clock_timestamp()),
+    Column("due", Boolean, nullable=False, server_default=text("true")),  # to be sent
+    Column("sent_at", DateTime(timezone=True)),
+    Column("sending_error", Text),
+    Column("acknowledged_at", DateTime(timezone=True)),
+    Column("acknowledged_by", Text),
+    Index(
+        "alerts_open_key",
+        "owner",
+        "rule",
+        "about",
+        unique=True,
+        postgresql_where=text("acknowledged_at IS NULL"),
+    ),
+    Index("alerts_owner_idx", "owner", "id"),
+    Index("alerts_due_idx", "id", postgresql_where=text("due")),
+)

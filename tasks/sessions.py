@@ -6,12 +6,13 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
 from prefect import get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 
+from gpt_trader.alerts import Standing, of_standing
 from gpt_trader.bars import Bars
 from gpt_trader.errors import Conflict, GptTraderError
 from gpt_trader.simulation import kernel
@@ -167,8 +168,19 @@ def trade(running: Running, feed: Feed, tell: Tell | None) -> int:
             told = time.monotonic()
             equity = f"{float(trader.state.equity):,.2f}"
             tell("trade", trader.state.steps, feed.total, f"{moment.time[:16]}, equity {equity}")
+            watch(running)
     running.obey(now=True)
+    watch(running)
     return done
+
+
+def watch(running: Running) -> None:
+    """Raise the alerts that the session's equity and status ask for."""
+    state, rules = running.trader.state, stores().settings.alerts
+    standing = Standing(state.equity, state.peak, state.day_began, state.day)
+    now = replace(running.session, status=state.status, reason=state.reason)
+    for alert in of_standing(now, rules, standing):
+        stores().alerts.put(alert, rules.repeat_seconds)
 
 
 @contextmanager

@@ -8,6 +8,7 @@ from functools import cached_property
 from sqlalchemy import Engine
 
 from gpt_trader.settings import Home, Settings, home, load_settings
+from storage.alerts import AlertStore
 from storage.database import engine
 from storage.events import EventLog
 from storage.lake import Lake
@@ -40,6 +41,11 @@ class Stores:
     def events(self) -> EventLog:
         """The event log."""
         return EventLog(self.engine)
+
+    @cached_property
+    def alerts(self) -> AlertStore:
+        """What somebody should know."""
+        return AlertStore(self.engine)
 
 
 _stores: dict[Home, Stores] = {}

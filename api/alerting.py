@@ -1,0 +1,91 @@
+"""Looks after trading sessions from outside of the processes that trade them, and sends alerts.
+
+Every API process does it; alerts are locked while they are sent, so that each is sent once. What cannot be sent stays
+due and is tried again. A channel's URL holds its secret: it is never told.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Final
+
+import structlog
+from sqlalchemy.exc import InterfaceError, OperationalError
+
+from gpt_trader.alerts import SEVERITIES, of_silence
+from gpt_trader.settings import Settings
+from storage.alerts import AlertStore, StoredAlert
+from storage.sessions import SessionStore
+
+if TYPE_CHECKING:
+    from apprise import Apprise
+
+_log = structlog.get_logger("api")
+
+#: How often sessions and alerts are looked at.
+LOOK_SECONDS: Final = 5.0
+
+_KINDS: Final = {"info": "info", "warning": "warning", "error": "failure", "critical": "failure"}
+
+_MOST_SESSIONS: Final = 1_000
+
+
+class Alerting:
+    """The loop of one API process."""
+
+    def __init__(self, settings: Settings, alerts: AlertStore, sessions: SessionStore) -> None:
+        self._settings, self._alerts, self._sessions = settings, alerts, sessions
+        self._channels: Apprise | None = None
+        self._sent = SEVERITIES[SEVERITIES.index(settings.alert_severity) :]
+
+    async def run(self) -> None:
+        """Look every few seconds, for ever."""
+        while True:
+            try:
+                await asyncio.to_thread(self.look)
+            except (OperationalError, InterfaceError) as error:
+                _log.warning("alerts wait: the database does not answer", error=type(error).__name__)
+            await asyncio.sleep(LOOK_SECONDS)
+
+    def look(self) -> None:
+        """Raise what the sessions' silence says, then send what is due."""
+        now, rules = datetime.now(UTC), self._settings.alerts
+        for session in self._sessions.list(ended=False, limit=_MOST_SESSIONS):
+            for alert in of_silence(session, rules, now):
+                self._alerts.put(alert, rules.repeat_seconds)
+        if self._settings.alert_channels is None:
+            return
+        with self._alerts.due(self._sent) as sending:
+            for due in sending.alerts:
+                sending.outcomes[due.id] = self._send(due)
+
+    def _send(self, alert: StoredAlert) -> str | None:
+        """Send one alert to every channel; return what went wrong, if anything."""
+        times = f" ({alert.count} times since {alert.first_at:%Y-%m-%d %H:%M} UTC)" if alert.count > 1 else ""
+        done = self._opened().notify(
+            title=f"gpt-trader: {alert.severity}",
+            body=f"{alert.message}{times}",
+            notify_type=_KINDS[alert.severity],
+        )
+        if done:
+            return None
+        _log.warning("an alert could not be sent to every channel", alert=alert.id, rule=alert.rule)
+        return "a channel did not take it"
+
+    def _opened(self) -> Apprise:
+        """Return the channels, made when the first alert is sent: the library takes a while to load."""
+        if self._channels is None:
+            from apprise import Apprise
+
+            assert self._settings.alert_channels is not None
+            self._channels = Apprise()
+            for number, url in enumerate(self._settings.alert_channels.get_secret_value().split(), 1):
+                if not self._channels.add(url):
+                    scheme = url.partition(":")[0]
+                    _log.error(
+                        "a channel of alert_channels is no URL that Apprise knows",
+                        place=number,
+                        scheme=scheme,
+                    )
+        return self._channels

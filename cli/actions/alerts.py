@@ -1,0 +1,40 @@
+"""What the `alerts` commands do."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from cli.client.alerts import AlertClient
+from cli.client.connect import wire
+from cli.terminal.render import emit, listing, pairs
+
+_COLUMNS: Final = {
+    "id": "id",
+    "severity": "severity",
+    "rule": "rule",
+    "count": "times",
+    "last_at": "last",
+    "sent_at": "sent",
+    "message": "message",
+}
+
+
+def list_alerts(*, everything: bool) -> None:
+    """List the alerts that are open, or all."""
+    with AlertClient(wire()) as client:
+        items = client.alerts(acknowledged=everything)
+    listing(items, _COLUMNS, empty="no alerts")
+
+
+def acknowledge_alert(alert_id: int) -> None:
+    """Close an alert and show it."""
+    with AlertClient(wire()) as client:
+        found = client.acknowledge(alert_id)
+    emit(found, table=lambda: [pairs(found)])
+
+
+def send_alert(message: str, severity: str) -> None:
+    """Raise an alert by hand and show it."""
+    with AlertClient(wire()) as client:
+        found = client.send(message, severity)
+    emit(found, table=lambda: [pairs(found)])
