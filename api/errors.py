@@ -190,8 +190,9 @@ def _field_problem(complaint: Mapping[str, Any]) -> Problem:
     where, *names = [str(part) for part in complaint["loc"]]
     value = complaint.get("input") if names else None
     message = str(complaint["msg"]).removeprefix("Value error, ")
-    if names and _SECRET.search(names[-1]):
-        value = None  # not even to whoever sent it: answers are shown and kept
+    # Not even to whoever sent it: answers are shown and kept. A field that nobody knows may be a misspelt one.
+    if any(map(_SECRET.search, names)) or complaint["type"] == "extra_forbidden":
+        value = None
     if complaint["type"] == "missing":
         value = None
         message = "is missing" if names else "a JSON object is needed as the request's body"

@@ -20,6 +20,7 @@ Found = TypeVar("Found")
 SHORTEST: Final = 12
 LONGEST: Final = 200
 _FEWEST_DIFFERENT: Final = 5
+_SHORTEST_NAME: Final = 4
 
 #: Passwords that wait for the thread; at 200 ms each the last one waits for 3 seconds.
 WAITING: Final = 16
@@ -32,7 +33,7 @@ def check_password(password: str, email: str, field: str = "password") -> None:
         problem = f"must have {SHORTEST} to {LONGEST} characters"
     elif len(set(password)) < _FEWEST_DIFFERENT:
         problem = f"must have at least {_FEWEST_DIFFERENT} different characters"
-    elif password.lower() in email.lower() or email.lower().partition("@")[0] in password.lower():
+    elif password.lower() in email.lower() or _tells(password, email):
         problem = "must not be made of the email address"
     elif "\x00" in password:
         problem = "must not hold a NUL"
@@ -40,6 +41,12 @@ def check_password(password: str, email: str, field: str = "password") -> None:
         raise Refused.of(
             Problem(field, None, problem, f"{SHORTEST} to {LONGEST} characters, e.g. four words")
         )
+
+
+def _tells(password: str, email: str) -> bool:
+    """Whether the address's own part stands in the password; one of a few letters stands in most of them."""
+    name = email.lower().partition("@")[0]
+    return len(name) >= _SHORTEST_NAME and name in password.lower()
 
 
 class PasswordThread:

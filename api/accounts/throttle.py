@@ -84,12 +84,16 @@ class Throttle:
         return 0
 
     def succeeded(self, account: str, address: str) -> None:
-        """Forget the failures of this account from this address, and take back the attempt itself from the address."""
+        """Forget the failures of this account from this address, and take them back from the address.
+
+        They were its owner's: a mistyped password, or a login that first learns that it needs a code. What was tried on
+        other accounts stays counted.
+        """
         of_account, of_address = _keys(account, address)
-        self._counters.pop(of_account, None)
+        own = self._counters.pop(of_account, None)
         counter = self._counters.get(of_address)
         if counter is not None:
-            counter.failures = max(0, counter.failures - 1)
+            counter.failures = max(0, counter.failures - (own.failures if own else 1))
             counter.free_at = counter.touched + ADDRESS.pause(counter.failures)
 
     def _counter(self, key: tuple[str, str]) -> _Counter:

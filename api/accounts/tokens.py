@@ -5,7 +5,9 @@ HS256: whoever verifies them is who makes them, and it costs a third of a signat
 
 from __future__ import annotations
 
+import base64
 import hashlib
+import hmac
 import secrets
 import time
 from collections.abc import Sequence
@@ -95,6 +97,12 @@ def _claims(claims: dict[str, Any]) -> Claims:
 def fresh_secret(prefix: str) -> str:
     """Return a new secret: 256 random bits behind a prefix that says what it is (and that scanners can find)."""
     return prefix + secrets.token_urlsafe(32)
+
+
+def following_secret(prefix: str, key: str, before: str, retry_key: str) -> str:
+    """Return the secret that follows `before`: the same each time, to who has the engine's `key` and the client's."""
+    made = hmac.new(key.encode(), f"{before}\0{retry_key}".encode("utf-8", "surrogateescape"), hashlib.sha256)
+    return prefix + base64.urlsafe_b64encode(made.digest()).decode().rstrip("=")
 
 
 def digest_of(secret: str) -> str:
