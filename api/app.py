@@ -88,6 +88,7 @@ def create_app(
         docs_url=None,
         redoc_url=None,
         redirect_slashes=False,
+        generate_unique_id_function=lambda route: route.name,  # a generated client's names of functions
         dependencies=[Depends(limited)],
         lifespan=_lifespan(settings, home, url, prefect_auth, metrics),
         # Outermost first.
