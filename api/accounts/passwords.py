@@ -7,10 +7,16 @@ delay everybody else's requests by 140 ms. So fastapi-users runs as a whole in a
 from __future__ import annotations
 
 import asyncio
+import os
+import sys
 import threading
 from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final, TypeVar
+
+from fastapi_users.password import PasswordHelper
+from pwdlib import PasswordHash
+from pwdlib.hashers.argon2 import Argon2Hasher
 
 from api.errors import TooManyRequests
 from gpt_trader.errors import Problem, Refused
@@ -49,11 +55,26 @@ def _tells(password: str, email: str) -> bool:
     return len(name) >= _SHORTEST_NAME and name in password.lower()
 
 
+def argon2() -> PasswordHelper:
+    """Return what hashes passwords: Argon2id with the library's 64 MiB and 3 passes, on one core.
+
+    The library's four lanes are four threads: one login would take every core of a small machine from all others.
+    Passwords that were hashed so are hashed anew at their next login.
+    """
+    return PasswordHelper(PasswordHash((Argon2Hasher(parallelism=1),)))
+
+
+def _give_way() -> None:
+    """Let the event loop go first where both want a core (Linux has priorities of threads)."""
+    if sys.platform == "linux":
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 10)
+
+
 class PasswordThread:
     """One thread that runs what hashes passwords; a bounded number waits for it, and more are turned away."""
 
     def __init__(self, waiting: int = WAITING) -> None:
-        self._pool = ThreadPoolExecutor(1, thread_name_prefix="passwords")
+        self._pool = ThreadPoolExecutor(1, thread_name_prefix="passwords", initializer=_give_way)
         self._places = threading.BoundedSemaphore(waiting)
 
     async def run(self, work: Callable[[], Coroutine[Any, Any, Found]]) -> Found:
