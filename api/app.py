@@ -8,7 +8,7 @@ from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontext
 from importlib.metadata import version
 from typing import Final
 
-from fastapi import Depends, FastAPI
+from fastapi import FastAPI
 from sqlalchemy import Engine
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
@@ -18,7 +18,8 @@ import gpt_trader
 from api import docs, errors
 from api.accounts.accounts import open_accounts
 from api.context import Context
-from api.dependencies import limited
+from api.front import Front
+from api.kept_answers import KeptAnswers
 from api.launcher import Launcher
 from api.limits import limits_of
 from api.metrics import Metrics
@@ -88,7 +89,6 @@ def create_app(
         docs_url=None,
         redoc_url=None,
         redirect_slashes=False,
-        dependencies=[Depends(limited)],
         lifespan=_lifespan(settings, home, url, prefect_auth, metrics),
         # Outermost first.
         middleware=[
@@ -122,6 +122,7 @@ def create_app(
         strategy_check.router(),
         walk_forward.router,
         market.router,
+        market.kept,
         market_query.router(),
         market_cache.router(),
         instruments.router,
@@ -132,6 +133,7 @@ def create_app(
     app.router.routes.append(WebSocketRoute(PATH, StreamEndpoint()))
     errors.install(app)
     docs.install(app)
+    app.router.routes.insert(0, Front(app.router.routes))
     return app
 
 
@@ -186,6 +188,7 @@ def _lifespan(
                 launcher=launcher,
                 run_states=run_states,
                 streams=streams,
+                answers=KeptAnswers(),
                 closing=app.state.closing,
             )
             for work in (launcher.warm(), listen(prefect_url, prefect_auth, run_states)):

@@ -7,33 +7,34 @@ from __future__ import annotations
 
 import ipaddress
 import re
+import secrets
 import socket
 import time
-import uuid
 from collections.abc import Sequence
 from typing import Final
 
 import structlog
-from starlette.datastructures import Headers, MutableHeaders
+from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api.errors import problem_response
 from api.limits import route_of
+from api.logs import RequestLines
 from api.metrics import Metrics
 
 BODY_LIMIT: Final = 1024 * 1024
 
 _log = structlog.get_logger("api")
 _REQUEST_ID: Final = re.compile(r"[A-Za-z0-9._-]{1,64}")
-_SECURITY_HEADERS: Final[tuple[tuple[str, str], ...]] = (
-    ("X-Content-Type-Options", "nosniff"),
-    ("X-Frame-Options", "DENY"),
-    ("Referrer-Policy", "no-referrer"),
-    ("Cross-Origin-Resource-Policy", "same-origin"),
-    ("Content-Security-Policy", "default-src 'none'; frame-ancestors 'none'"),
-    ("Cache-Control", "no-store"),
+_SECURITY_HEADERS: Final[tuple[tuple[bytes, bytes], ...]] = (
+    (b"x-content-type-options", b"nosniff"),
+    (b"x-frame-options", b"DENY"),
+    (b"referrer-policy", b"no-referrer"),
+    (b"cross-origin-resource-policy", b"same-origin"),
+    (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'"),
+    (b"cache-control", b"no-store"),
 )
 
 
@@ -46,14 +47,15 @@ class RequestFrame:
     def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
         self.app = app
         self._metrics = metrics
+        self._lines = RequestLines()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
         if scope["type"] == "lifespan":
             await self.app(scope, receive, send)
             return
-        given = Headers(scope=scope).get("x-request-id", "")
-        request_id = given if _REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
+        asked = Headers(scope=scope).get("x-request-id", "")
+        request_id = asked if _REQUEST_ID.fullmatch(asked) else secrets.token_hex(16)
         scope.setdefault("state", {})["request_id"] = request_id
         if scope["type"] == "websocket":
             await self.app(scope, receive, send)
@@ -64,12 +66,13 @@ class RequestFrame:
             nonlocal started, status
             if message["type"] == "http.response.start":
                 started, status = True, message["status"]
-                headers = MutableHeaders(scope=message)
-                for name, value in scope["state"].get("headers", {}).items():
-                    headers[name] = value
-                for name, value in _SECURITY_HEADERS:
-                    headers.setdefault(name, value)
-                headers["X-Request-ID"] = request_id
+                headers = message["headers"] = list(message["headers"])
+                given = {name for name, _ in headers}
+                headers.extend(header for header in _SECURITY_HEADERS if header[0] not in given)
+                headers.extend(
+                    header for header in scope["state"].get("headers", ()) if header[0] not in given
+                )
+                headers.append((b"x-request-id", request_id.encode()))
             await send(message)
 
         try:
@@ -96,8 +99,7 @@ class RequestFrame:
         route = route_of(scope)
         self._metrics.answered(route, status, seconds)
         run_id = scope.get("path_params", {}).get("run_id")
-        _log.info(
-            "request",
+        self._lines.write(
             route=route,
             status=status,
             ms=round(seconds * 1e3, 2),
