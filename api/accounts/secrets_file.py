@@ -27,9 +27,6 @@ from gpt_trader.private_files import locked, read_private, write_private
 _SCHEMA_VERSION: Final = 1
 _BYTES: Final = 32
 
-#: How often, at most, the file is looked at for a key that is not known: another process may have rotated.
-_LOOK_SECONDS: Final = 1.0
-
 
 @dataclass(frozen=True, repr=False)
 class SigningKey:
@@ -50,22 +47,21 @@ class SecretsFile:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._lock = threading.Lock()
-        self._looked = 0.0
         with locked(path):
             if read_private(path) is None:
                 _write(path, [_fresh_key()], secrets.token_bytes(_BYTES))
+        self._mark = _mark(path)
         self._signing, self._sealing = _read(path)
 
     def current(self) -> SigningKey:
         """Return the key that signs."""
+        self._look()
         return self._signing[-1]
 
     def by_kid(self, kid: str) -> SigningKey | None:
-        """Return the key of an id while tokens of it are accepted."""
-        found = self._find(kid)
-        if found is None and self._look():
-            found = self._find(kid)
-        return found
+        """Return the key of an id while tokens of it are accepted; another process may have rotated the keys."""
+        self._look()
+        return self._find(kid)
 
     def rotate(self, overlap_seconds: float) -> SigningKey:
         """Sign with a new key from now on; the present ones are accepted for `overlap_seconds` (0: not at all)."""
@@ -103,14 +99,23 @@ class SecretsFile:
     def _find(self, kid: str) -> SigningKey | None:
         return next((key for key in self._signing if key.kid == kid and _accepted(key)), None)
 
-    def _look(self) -> bool:
-        """Read the file again, at most once a second; return whether it was read."""
+    def _look(self) -> None:
+        """Read the file again where another process has replaced it; a look costs a microsecond or two."""
+        mark = _mark(self._path)
+        if mark in (None, self._mark):
+            return
         with self._lock:
-            if time.monotonic() - self._looked < _LOOK_SECONDS:
-                return False
-            self._looked = time.monotonic()
             self._signing, self._sealing = _read(self._path)
-        return True
+            self._mark = mark
+
+
+def _mark(path: Path) -> tuple[int, int] | None:
+    """Return what changes when the file is replaced; None while it is missing: then what is known goes on."""
+    try:
+        facts = path.stat()
+    except OSError:
+        return None
+    return facts.st_ino, facts.st_mtime_ns
 
 
 def _accepted(key: SigningKey) -> bool:

@@ -71,7 +71,7 @@ class Throttle:
         """
         pairs = [
             (self._counter(key), pace)
-            for key, pace in zip(_keys(account, address), (ACCOUNT, ADDRESS), strict=True)
+            for key, pace in zip(keys_of(account, address), (ACCOUNT, ADDRESS), strict=True)
         ]
         now = self._clock()
         wait = max(counter.free_at for counter, _ in pairs) - now
@@ -85,7 +85,7 @@ class Throttle:
 
     def succeeded(self, account: str, address: str) -> None:
         """Forget the failures of this account from this address, and take back the attempt itself from the address."""
-        of_account, of_address = _keys(account, address)
+        of_account, of_address = keys_of(account, address)
         self._counters.pop(of_account, None)
         counter = self._counters.get(of_address)
         if counter is not None:
@@ -102,7 +102,8 @@ class Throttle:
         return counter
 
 
-def _keys(account: str, address: str) -> tuple[tuple[str, str], tuple[str, str]]:
+def keys_of(account: str, address: str) -> tuple[tuple[str, str], tuple[str, str]]:
+    """Return what is counted: the account as tried from the address, and the address."""
     network = network_of(address)
     return (account.strip().lower()[:320], network), ("", network)
 

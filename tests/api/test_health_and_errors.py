@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
 from collections.abc import Iterator
 from typing import Any
 
@@ -10,7 +12,7 @@ import httpx
 import pytest
 
 from api.errors import MEDIA_TYPE, TYPE_PREFIX
-from tests.api.conftest import Engine
+from tests.api.conftest import Engine, Prefect
 
 
 def problem(answer: httpx.Response, status: int, name: str) -> dict[str, Any]:
@@ -38,6 +40,30 @@ def test_live_and_ready_are_open_and_tell_each_part(engine_api: Engine) -> None:
         "worker": "down",  # none belongs to this home
         "lake": "ready",
     }
+
+
+def test_a_worker_of_another_machine_counts_and_a_dead_one_of_this_does_not(
+    engine_api: Engine, prefect: Prefect
+) -> None:
+    def worker() -> dict[str, str]:
+        parts = httpx.get(f"{engine_api.url}/api/v1/system/health/ready").json()["parts"]
+        found: dict[str, str] = parts["worker"]
+        return found
+
+    ended = subprocess.Popen(["true"])
+    ended.wait()
+    prefect.http.post("/work_pools/", json={"name": "gpt-trader", "type": "process"})
+    workers = "/work_pools/gpt-trader/workers"
+    names = [f"gpt-trader-{os.uname().nodename}-{ended.pid}", "gpt-trader-another-machine-17"]
+    try:
+        for name, state in zip(names, ("down", "ready"), strict=True):
+            prefect.http.post(f"{workers}/heartbeat", json={"name": name}).raise_for_status()
+            assert worker()["state"] == state
+        assert worker()["detail"] == names[1]
+    finally:
+        for name in names:
+            prefect.http.delete(f"{workers}/{name}")
+    assert worker() == {"state": "down", "detail": "no worker is running"}
 
 
 def test_info_names_versions_home_and_the_prefect_ui(engine_api: Engine) -> None:
