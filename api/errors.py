@@ -6,6 +6,7 @@ Code raises `gpt_trader.errors`; the handlers here add the request id and the st
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Final
@@ -18,6 +19,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
 from gpt_trader.errors import Denied, GptTraderError, NotFound, Problem, Refused, UnknownName
+from gpt_trader.validation import MOST_PROBLEMS
 
 MEDIA_TYPE: Final = "application/problem+json"
 
@@ -131,7 +133,10 @@ def problem_response(
         "request_id": request_id,
         "errors": [problem.as_dict() for problem in problems],
     }
-    body = orjson.dumps(document, option=orjson.OPT_NON_STR_KEYS)
+    try:
+        body = orjson.dumps(document, option=orjson.OPT_NON_STR_KEYS)
+    except orjson.JSONEncodeError:  # half a surrogate pair: a client's JSON may name one, and UTF-8 has none
+        body = json.dumps(document).encode()
     return Response(body, status_code=status, media_type=MEDIA_TYPE, headers=headers)
 
 
@@ -182,7 +187,10 @@ async def _invalid_request(request: Request, error: Exception) -> Response:
     if any(complaint["type"] == "json_invalid" for complaint in complaints):
         malformed = MalformedBody("the body must be JSON, sent with Content-Type: application/json")
         return error_response(request_id(request), malformed)
-    refused = Refused.of(*(_field_problem(complaint) for complaint in complaints))
+    problems = [_field_problem(complaint) for complaint in complaints[:MOST_PROBLEMS]]
+    if len(complaints) > MOST_PROBLEMS:
+        problems.append(Problem("request", None, f"has {len(complaints) - MOST_PROBLEMS:,} more problems"))
+    refused = Refused.of(*problems)
     return error_response(request_id(request), refused)
 
 

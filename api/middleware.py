@@ -17,6 +17,7 @@ import structlog
 from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
+from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api.errors import problem_response
@@ -175,11 +176,8 @@ class BodyLimit:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        announced = Headers(scope=scope).get("content-length", "")
-        if announced.isdecimal() and int(announced) > self.limit:
-            refusal = problem_response(
-                scope["state"]["request_id"], 413, "body-too-large", "The body is too large", self._detail
-            )
+        refusal = self._refusal(Headers(scope=scope), scope["state"]["request_id"])
+        if refusal is not None:
             await refusal(scope, receive, send)
             return
         taken = 0
@@ -194,6 +192,21 @@ class BodyLimit:
             return message
 
         await self.app(scope, counted, send)
+
+    def _refusal(self, headers: Headers, request_id: str) -> Response | None:
+        """Return the answer to a body that need not be read; the connection is closed, to be rid of the rest."""
+        closing = {"Connection": "close"}
+        announced = headers.get("content-length", "")
+        if announced.isdecimal() and int(announced) > self.limit:
+            return problem_response(
+                request_id, 413, "body-too-large", "The body is too large", self._detail, headers=closing
+            )
+        encoding = headers.get("content-encoding", "identity").strip().lower()
+        if encoding != "identity":  # a few bytes may unpack to gigabytes
+            detail = f"a body is taken as it is, not as {encoding[:40]!r}: leave Content-Encoding out"
+            title = "Unsupported media type"
+            return problem_response(request_id, 415, "unsupported-media-type", title, detail, headers=closing)
+        return None
 
     @property
     def _detail(self) -> str:
