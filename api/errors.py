@@ -12,14 +12,28 @@ from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Final
 
 import orjson
+import structlog
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, Field
+from sqlalchemy.exc import InterfaceError, OperationalError
+from sqlalchemy.exc import TimeoutError as NoneFree
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
-from gpt_trader.errors import Denied, GptTraderError, NotFound, Problem, Refused, UnknownName
+from gpt_trader.errors import (
+    Denied,
+    EngineUnreachable,
+    GptTraderError,
+    NotFound,
+    Problem,
+    Refused,
+    UnknownName,
+)
 from gpt_trader.validation import MOST_PROBLEMS
+from storage.database import told_of
+
+_log = structlog.get_logger("api")
 
 MEDIA_TYPE: Final = "application/problem+json"
 
@@ -167,6 +181,16 @@ async def _own_error(request: Request, error: Exception) -> Response:
     return error_response(request_id(request), error)
 
 
+async def _database_away(request: Request, error: Exception) -> Response:
+    """Say that the database does not answer; what it or its driver said is for the log alone."""
+    _log.warning("the database does not answer", reason=type(error).__name__, request_id=request_id(request))
+    place = told_of(request.app.state.context.database.url)
+    away = EngineUnreachable(
+        f"{place} does not answer; try again in a moment. `gpt-trader status` shows the parts"
+    )
+    return error_response(request_id(request), away)
+
+
 async def _framework_refusal(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     name, title = _HTTP_PROBLEMS.get(error.status_code, (f"http-{error.status_code}", str(error.detail)))
@@ -209,6 +233,9 @@ def _field_problem(complaint: Mapping[str, Any]) -> Problem:
 def install(app: FastAPI) -> None:
     """Register the handlers; what none of them knows is the outermost middleware's business."""
     app.add_exception_handler(GptTraderError, _own_error)
+    # A connection that cannot be had, or was cut; and none free in time.
+    for away in (OperationalError, InterfaceError, NoneFree):
+        app.add_exception_handler(away, _database_away)
     app.add_exception_handler(RequestValidationError, _invalid_request)
     app.add_exception_handler(HTTPException, _framework_refusal)
 

@@ -17,6 +17,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from api.context import Context
 from gpt_trader.errors import GptTraderError
+from storage.database import told_of
 from storage.lake import Lake
 
 PATIENCE_SECONDS: Final = 2.0
@@ -74,14 +75,16 @@ def _database(engine: Engine) -> PartState:
         with engine.connect() as connection:
             connection.execute(text("SELECT 1"))
     except SQLAlchemyError as error:
-        return PartState(state="down", detail=type(error).__name__)
+        return PartState(
+            state="down", detail=f"{told_of(engine.url)} does not answer ({type(error).__name__})"
+        )
     return PartState(state="ready")
 
 
 async def _prefect(context: Context) -> PartState:
     if await context.prefect.healthy():
         return PartState(state="ready", detail=context.prefect.url)
-    return PartState(state="down", detail=f"{context.prefect.url} does not answer")
+    return PartState(state="down", detail=f"{context.prefect.url} (setting prefect_api_url) does not answer")
 
 
 def _own_worker(mark: Path) -> PartState:

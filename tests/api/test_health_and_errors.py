@@ -6,12 +6,17 @@ import json
 import os
 import subprocess
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import httpx
+import psycopg
 import pytest
+from psycopg import sql
 
 from api.errors import MEDIA_TYPE, TYPE_PREFIX
+from storage.cluster import SUPERUSER, Cluster
+from tests.api.account_samples import serving_accounts
 from tests.api.conftest import Engine, Prefect
 
 
@@ -64,6 +69,27 @@ def test_a_worker_of_another_machine_counts_and_a_dead_one_of_this_does_not(
         for name in names:
             prefect.http.delete(f"{workers}/{name}")
     assert worker() == {"state": "down", "detail": "no worker is running"}
+
+
+def test_a_database_that_is_gone_is_503_and_named_without_its_password(
+    postgres: Cluster, tmp_path: Path
+) -> None:
+    with serving_accounts(postgres, tmp_path) as engine:
+        name = str(engine.context.database.url.database)
+        with psycopg.connect(postgres.url("postgres", role=SUPERUSER), autocommit=True) as admin:
+            database = sql.Identifier(name)
+            admin.execute(sql.SQL("ALTER DATABASE {} ALLOW_CONNECTIONS false").format(database))
+            admin.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s", [name])
+            answer = httpx.get(f"{engine.url}/api/v1/auth/me", headers={"X-API-Key": "gtp_somebodys"})
+            detail = problem(answer, 503, "engine-unreachable")["detail"]
+            assert "does not answer" in detail
+            assert "postgresql" not in detail  # no URL, so no password
+            ready = httpx.get(f"{engine.url}/api/v1/system/health/ready")
+            assert ready.status_code == 503
+            assert ready.json()["parts"]["database"]["state"] == "down"
+            admin.execute(sql.SQL("ALTER DATABASE {} ALLOW_CONNECTIONS true").format(database))
+        answer = httpx.get(f"{engine.url}/api/v1/auth/me", headers={"X-API-Key": "gtp_somebodys"})
+        problem(answer, 401, "unauthenticated")  # it is back without a restart
 
 
 def test_info_names_versions_home_and_the_prefect_ui(engine_api: Engine) -> None:
