@@ -8,7 +8,7 @@ from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontext
 from importlib.metadata import version
 from typing import Final
 
-from fastapi import Depends, FastAPI
+from fastapi import FastAPI
 from sqlalchemy import Engine
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
@@ -18,7 +18,8 @@ import gpt_trader
 from api import docs, errors
 from api.accounts.accounts import open_accounts
 from api.context import Context
-from api.dependencies import limited
+from api.front import Front
+from api.kept_answers import KeptAnswers
 from api.launcher import Launcher
 from api.limits import limits_of
 from api.metrics import Metrics
@@ -89,7 +90,6 @@ def create_app(
         redoc_url=None,
         redirect_slashes=False,
         generate_unique_id_function=lambda route: route.name,  # a generated client's names of functions
-        dependencies=[Depends(limited)],
         lifespan=_lifespan(settings, home, url, prefect_auth, metrics),
         # Outermost first.
         middleware=[
@@ -123,6 +123,7 @@ def create_app(
         strategy_check.router(),
         walk_forward.router,
         market.router,
+        market.kept,
         market_query.router(),
         market_cache.router(),
         instruments.router,
@@ -133,6 +134,7 @@ def create_app(
     app.router.routes.append(WebSocketRoute(PATH, StreamEndpoint()))
     errors.install(app)
     docs.install(app)
+    app.router.routes.insert(0, Front(app.router.routes))
     return app
 
 
@@ -187,6 +189,7 @@ def _lifespan(
                 launcher=launcher,
                 run_states=run_states,
                 streams=streams,
+                answers=KeptAnswers(),
                 closing=app.state.closing,
             )
             for work in (launcher.warm(), listen(prefect_url, prefect_auth, run_states)):

@@ -39,6 +39,8 @@ class Metrics:
             buckets=_BUCKETS,
             registry=self._registry,
         )
+        #: Finding a counter by its labels costs more than counting.
+        self._known: dict[tuple[str, int], tuple[Counter, Histogram]] = {}
         self._parts = Gauge(
             "gpt_trader_part_up", "Whether a part of the engine is ready.", ("part",), registry=self._registry
         )
@@ -51,8 +53,12 @@ class Metrics:
 
     def answered(self, route: str, status: int, seconds: float) -> None:
         """Count one answered request; `route` is `METHOD /template`, never a path with ids in it."""
-        self._requests.labels(route, str(status)).inc()
-        self._seconds.labels(route).observe(seconds)
+        known = self._known.get((route, status))
+        if known is None:
+            known = self._requests.labels(route, str(status)), self._seconds.labels(route)
+            self._known[route, status] = known
+        known[0].inc()
+        known[1].observe(seconds)
 
     def exposed(self, engine: Mapping[str, bool], runs: Mapping[tuple[str, bool], int]) -> bytes:
         """Return everything in Prometheus's text format.

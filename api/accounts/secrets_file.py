@@ -28,9 +28,6 @@ from gpt_trader.private_files import locked, read_private, write_private
 _SCHEMA_VERSION: Final = 1
 _BYTES: Final = 32
 
-#: How often, at most, it is looked whether the file has changed: another process may have rotated or discarded keys.
-_LOOK_SECONDS: Final = 1.0
-
 _log = structlog.get_logger("api")
 
 
@@ -46,7 +43,7 @@ class SigningKey:
 class SecretsFile:
     """Reads the file, makes it where it is missing, and rotates its signing keys. Thread-safe.
 
-    What another process rotates or discards counts here within a second. A file that cannot be read then leaves the
+    What another process rotates or discards counts here at once. A file that cannot be read then leaves the
     keys as they were: somebody who moves it away for a moment logs nobody out.
 
     Raises:
@@ -56,29 +53,21 @@ class SecretsFile:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._lock = threading.Lock()
-        self._looked: dict[str, float] = {}
-        self._seen: object = None
         with locked(path):
             if read_private(path) is None:
                 _write(path, [_fresh_key()], secrets.token_bytes(_BYTES))
-        self._seen = _looks_of(path)
+        self._mark = _mark(path)
         self._signing, self._sealing = _read(path)
 
     def current(self) -> SigningKey:
         """Return the key that signs."""
-        self._look("now and then")
+        self._look()
         return self._signing[-1]
 
     def by_kid(self, kid: str) -> SigningKey | None:
-        """Return the key of an id while tokens of it are accepted."""
-        self._look("now and then")
-        found = self._find(kid)
-        if (
-            found is None
-        ):  # it may be new: not to wait for the next look, nor to be made to look by every forged token
-            self._look("for an unknown key")
-            found = self._find(kid)
-        return found
+        """Return the key of an id while tokens of it are accepted; another process may have rotated the keys."""
+        self._look()
+        return self._find(kid)
 
     def rotate(self, overlap_seconds: float) -> SigningKey:
         """Sign with a new key from now on; the present ones are accepted for `overlap_seconds` (0: not at all)."""
@@ -117,16 +106,13 @@ class SecretsFile:
     def _find(self, kid: str) -> SigningKey | None:
         return next((key for key in self._signing if key.kid == kid and _accepted(key)), None)
 
-    def _look(self, why: str) -> None:
-        """Read the file again if it has changed; for each reason it is looked at once a second at most."""
-        if time.monotonic() - self._looked.get(why, -_LOOK_SECONDS) < _LOOK_SECONDS:
+    def _look(self) -> None:
+        """Read the file again where another process has replaced it; a look costs a microsecond or two."""
+        mark = _mark(self._path)
+        if mark in (None, self._mark):
             return
         with self._lock:
-            self._looked[why] = time.monotonic()
-            looks = _looks_of(self._path)
-            if looks == self._seen:
-                return
-            self._seen = looks
+            self._mark = mark
             try:
                 self._signing, self._sealing = _read(self._path)
             except Denied as error:
@@ -135,13 +121,13 @@ class SecretsFile:
                 )
 
 
-def _looks_of(path: Path) -> object:
-    """Return what changes when the file does: it is replaced, never written into."""
+def _mark(path: Path) -> tuple[int, int] | None:
+    """Return what changes when the file is replaced; None while it is missing: then what is known goes on."""
     try:
         facts = path.stat()
     except OSError:
         return None
-    return facts.st_ino, facts.st_mtime_ns, facts.st_size
+    return facts.st_ino, facts.st_mtime_ns
 
 
 def _accepted(key: SigningKey) -> bool:

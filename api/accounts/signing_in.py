@@ -60,7 +60,7 @@ async def log_in(accounts: Accounts, attempt: Attempt, origin: Origin) -> Issued
 
 async def prove(accounts: Accounts, attempt: Attempt, origin: Origin) -> User:
     """Return the account whose password, and code where it wants one, somebody knows; errors as `log_in`."""
-    wait = accounts.throttle.begin(attempt.email, origin.address)
+    wait = await accounts.throttle.begin(attempt.email, origin.address)
     if wait:
         raise TooManyRequests(
             f"too many wrong passwords from this address: wait {wait} s; other addresses are not affected",
@@ -81,7 +81,7 @@ async def prove(accounts: Accounts, attempt: Attempt, origin: Origin) -> User:
         if not await take_code(accounts, user, attempt.otp):
             await _failed(accounts, attempt, origin, "one-time code")
             raise WrongCredentials("the one-time code is wrong or was used: wait for the next one")
-    accounts.throttle.succeeded(attempt.email, origin.address)
+    await accounts.throttle.succeeded(attempt.email, origin.address)
     return user
 
 

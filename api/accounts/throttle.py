@@ -71,7 +71,7 @@ class Throttle:
         """
         pairs = [
             (self._counter(key), pace)
-            for key, pace in zip(_keys(account, address), (ACCOUNT, ADDRESS), strict=True)
+            for key, pace in zip(keys_of(account, address), (ACCOUNT, ADDRESS), strict=True)
         ]
         now = self._clock()
         wait = max(counter.free_at for counter, _ in pairs) - now
@@ -89,7 +89,7 @@ class Throttle:
         They were its owner's: a mistyped password, or a login that first learns that it needs a code. What was tried on
         other accounts stays counted.
         """
-        of_account, of_address = _keys(account, address)
+        of_account, of_address = keys_of(account, address)
         own = self._counters.pop(of_account, None)
         counter = self._counters.get(of_address)
         if counter is not None:
@@ -106,7 +106,8 @@ class Throttle:
         return counter
 
 
-def _keys(account: str, address: str) -> tuple[tuple[str, str], tuple[str, str]]:
+def keys_of(account: str, address: str) -> tuple[tuple[str, str], tuple[str, str]]:
+    """Return what is counted: the account as tried from the address, and the address."""
     network = network_of(address)
     return (account.strip().lower()[:320], network), ("", network)
 

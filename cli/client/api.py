@@ -118,6 +118,10 @@ class Client:
         """Ask a run to stop; it is CANCELLED a little later."""
         return self._object("POST", f"{ROOT}/workflows/runs/{_part(run_id)}/cancel")
 
+    def readiness(self) -> Json:
+        """Return the state of the engine's parts, as `parts` by name."""
+        return self._object("GET", "/api/v1/system/health/ready")
+
     def workflows(self) -> list[Json]:
         """Return every workflow with the JSON schema of its request."""
         return self._items(f"{ROOT}/workflows")

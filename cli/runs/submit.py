@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from cli.runs.follow import cancelled_by_interrupt, demand_completed, follow, interrupt_deferred
+from cli.runs.nobody_works import told_if_nobody_works
 from cli.runs.progress import progress
 from cli.terminal.options import detail
 
@@ -35,8 +36,8 @@ def finish(client: Client, started: Started, title: str) -> Json:
     """Follow a run to its end and return its result; raise RunFailed or Interrupted where it has none."""
     try:
         _load_while_waiting()
-        with progress(title) as show:
-            final = follow(client, started.run_id, show)
+        with progress(title) as show, told_if_nobody_works(client, started.run_id, show) as watching:
+            final = follow(client, started.run_id, watching)
     except KeyboardInterrupt:
         raise cancelled_by_interrupt(client, started.run_id) from None
     demand_completed(started.run_id, final)

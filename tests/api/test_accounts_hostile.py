@@ -316,10 +316,7 @@ def test_a_key_that_another_process_rotated_or_discarded_signs_and_opens_nothing
     assert (again.current(), again.by_kid(second.kid)) == (third, None)
 
 
-def test_a_file_that_cannot_be_read_again_logs_nobody_out(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("api.accounts.secrets_file._LOOK_SECONDS", 0.0)
+def test_a_file_that_cannot_be_read_again_logs_nobody_out(tmp_path: Path) -> None:
     path = tmp_path / "home" / "account-keys.json"
     here = SecretsFile(path)
     kept = here.current()
