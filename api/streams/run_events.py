@@ -56,13 +56,25 @@ async def frames(context: Context, run_id: UUID, start: Resume) -> AsyncGenerato
     """
     if start.reset is not None:
         yield frame("reset", {"reason": start.reset})
-    # It is a generator, and is closed with this one: a follower that is left waiting would stay registered.
-    following = cast("AsyncGenerator[Event, None]", context.reader.follow(channel_of(run_id), start.after))
-    async with context.run_states.watched(run_id), aclosing(following) as events:
-        async for event in events:
-            yield frame(event.type, event.data, str(event.position))
-            if _ends(event) or event.position.offset == start.last:
-                return
+    after = start.after
+    with context.streams.tally.event_stream():
+        async with context.run_states.watched(run_id):
+            while True:
+                # It is a generator, and is closed with this one: a follower that is left waiting would stay registered.
+                following = cast(
+                    "AsyncGenerator[Event, None]", context.reader.follow(channel_of(run_id), after)
+                )
+                try:
+                    async with aclosing(following) as events:
+                        async for event in events:
+                            yield frame(event.type, event.data, str(event.position))
+                            if _ends(event) or event.position.offset == start.last:
+                                return
+                except UnrecoverablePosition as lost:  # the channel began anew under our eyes
+                    yield frame("reset", {"reason": lost.detail})
+                    after = None
+                else:
+                    return
 
 
 def _ends(event: Event) -> bool:

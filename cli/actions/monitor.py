@@ -44,7 +44,7 @@ def monitor(symbols: Sequence[str], *, limit: int, once: bool) -> None:
     board = Board(limit)
     with connect() as client:
         runs = client.runs(limit=limit)  # starts the engine where none runs
-        with LiveStream(lambda: client.target) as stream:
+        with LiveStream(lambda: client.target, client.renewed) as stream:
             _follow(stream, board, runs)
             stream.subscribe("system.events")
             for symbol in symbols:

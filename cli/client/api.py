@@ -56,6 +56,10 @@ class Client:
         """Where this client talks to, and its key, as they are now."""
         return self._wire.target
 
+    def renewed(self, refused: str) -> Target:
+        """Return it with another key than one that was refused or is about to end, where there is one."""
+        return self._wire.renewed(refused)
+
     def patience(self, seconds: float) -> None:
         """Wait at most this long for each answer."""
         self._wire.timeout = seconds
