@@ -164,11 +164,19 @@ async def follow_run(
     context: Parts,
     caller: StreamReader,
     request: Request,
+    *,
     last_event_id: Annotated[str | None, Header(alias="Last-Event-ID")] = None,
+    after: Annotated[
+        str | None,
+        Query(
+            max_length=64,
+            description="As `Last-Event-ID`, for a browser that opens a new EventSource with a new ticket.",
+        ),
+    ] = None,
 ) -> Response:
     """Stream from the first event or from behind `Last-Event-ID`; ends after the final state or with the credential."""
     await runs.must_see(context, run_id, caller)
-    start = await resume(context, run_id, last_event_id)
+    start = await resume(context, run_id, last_event_id or after)
     if start.nothing_left:
         return Response(status_code=204)
     credential = None if ticket_of(request.scope) else credential_of(request.scope)

@@ -146,6 +146,10 @@ class Wire:
         finally:
             self.close()
 
+    def settle(self) -> None:
+        """Start nothing from now on: whoever watches an engine must not bring back one that was told to end."""
+        self._revive = None
+
     def renewed(self, refused: str) -> Target:
         """Return the target with another key than `refused`, where there is one."""
         key = self._renew(refused) if self._renew is not None else None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
+from cli.client.connect import present
 from cli.client.sse import Event
 from cli.client.stream import LiveStream
 from cli.runs.follow import PATIENCE, Show, follow
@@ -25,7 +26,7 @@ def follow_live(client: Client, run_id: str, show: Show) -> Json:
         EngineUnreachable: the server stayed away; the run itself goes on.
         Denied: the key has ended, and there is no other.
     """
-    with LiveStream(lambda: client.target, client.renewed, patience=PATIENCE) as stream:
+    with LiveStream(lambda: present(client), client.renewed, patience=PATIENCE) as stream:
         stream.subscribe(channel_of(run_id), whole=True)
         try:
             return _followed(client, stream, run_id, show)
