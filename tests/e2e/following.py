@@ -6,7 +6,7 @@ import json
 import shutil
 import subprocess
 import threading
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, TypeVar
@@ -158,10 +158,12 @@ class ByBrowser:
         class Site(BaseHTTPRequestHandler):
             def do_GET(self) -> None:
                 kind, content = follower.answer(self.path)
-                self.send_response(200 if content else 503)
-                self.send_header("Content-Type", kind)
-                self.end_headers()
-                self.wfile.write(content)
+                with suppress(BrokenPipeError, ConnectionResetError):  # the browser was closed
+                    self.send_response(200 if content else 503)
+                    self.send_header("Content-Type", kind)
+                    self.send_header("Content-Length", str(len(content)))
+                    self.end_headers()
+                    self.wfile.write(content)
 
             def do_POST(self) -> None:
                 follower._reported = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
@@ -171,7 +173,7 @@ class ByBrowser:
             def log_message(self, *_: object) -> None:
                 pass
 
-        self.site = ThreadingHTTPServer(("127.0.0.1", 0), Site)
+        self.site = ThreadingHTTPServer(("127.0.0.1", house.page_port), Site)
         self.site.daemon_threads = True
         self.origin = f"http://127.0.0.1:{self.site.server_address[1]}"
         threading.Thread(target=self.site.serve_forever, daemon=True).start()
@@ -180,7 +182,7 @@ class ByBrowser:
         """Return a page's kind and content; no content while the engine does not answer."""
         if path == "/":
             return "text/html", PAGE.replace("FINAL", json.dumps(sorted(FINAL_STATES))).encode()
-        if path != "/ticket" or not self._run_id:
+        if path != "/ticket":
             return "text/plain", b""
         try:
             made = self._house.api("POST", "/auth/stream-tickets")
@@ -190,9 +192,6 @@ class ByBrowser:
             return "text/plain", b""
         url = f"{self._house.record.api_url}/api/v1/workflows/runs/{self._run_id}/events"
         return "application/json", json.dumps({"url": f"{url}?ticket={made.json()['ticket']}"}).encode()
-
-    def follow(self, run_id: str) -> None:
-        self._run_id = run_id
 
     @property
     def connections(self) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -27,32 +27,16 @@ SEARCH = {
 }
 
 
-@pytest.fixture
-def site(house: House) -> Iterator[ByBrowser]:
-    """A web page's server whose origin the API knows."""
-    page = ByBrowser(house, "")
-    configuration = Path(house.run("config", "path").stdout.strip())
-    before = configuration.read_text() if configuration.exists() else None
-    configuration.write_text(f"{before or ''}\ncors_origins: ['{page.origin}']\n")
-    house.kill_part("api")  # settings are read at a start
-    yield page
-    if before is None:
-        configuration.unlink()
-    else:
-        configuration.write_text(before)
-    house.kill_part("api")
-
-
 @pytest.mark.slow
 @pytest.mark.skipif(CHROMIUM is None, reason="no chromium or google-chrome on this machine")
 def test_four_kinds_of_clients_follow_an_optimization_through_a_restart(
-    house: House, site: ByBrowser, tmp_path: Path, figure: Callable[[str], None]
+    house: House, tmp_path: Path, figure: Callable[[str], None]
 ) -> None:
     """From the REST trigger to the result, the API killed in the middle: nothing lost, nothing twice."""
     answer = house.api("POST", "/strategies/optimize", json=SEARCH)
     assert answer.status_code == 202, answer.text
     run_id = answer.json()["run_id"]
-    site.follow(run_id)
+    site = ByBrowser(house, run_id)
     with browser(site, tmp_path):
         followers = [BySocket(house, run_id), ByPackedSocket(house, run_id), ByCurl(house, run_id)]
         every = [site, *followers]
