@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from asyncio import Transport
 from asyncio.events import TimerHandle
-from typing import Final
+from typing import Any, Final
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
@@ -16,6 +16,9 @@ BODY_SECONDS: Final = 30.0
 
 #: Bytes that the target and all headers together may have.
 HEAD_BYTES: Final = 32 * 1024
+
+#: Where the scope holds the connection, for a stream whose client has to be cut off.
+TRANSPORT: Final = "gpt_trader.transport"
 
 _TOO_SLOW: Final = (408, "Request Timeout", "the request did not arrive in time")
 _TOO_LARGE: Final = (
@@ -63,6 +66,8 @@ class PatientHttp(HttpToolsProtocol):
         self._arrived()
         self._wait(BODY_SECONDS)
         if not self.transport.is_closing():
+            extensions: dict[str, Any] = self.scope.setdefault("extensions", {})
+            extensions[TRANSPORT] = self.transport
             super().on_headers_complete()
 
     def on_message_complete(self) -> None:

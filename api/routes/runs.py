@@ -181,7 +181,7 @@ async def follow_run(
         return Response(status_code=204)
     credential = None if ticket_of(request.scope) else credential_of(request.scope)
     ended = partial(end_of, context, caller, credential)
-    return sse.response(frames(context, run_id, start), context.closing, ended=ended)
+    return sse.EventStream(frames(context, run_id, start), context.closing, ended=ended)
 
 
 @router.post(
