@@ -53,6 +53,7 @@ from api.routes import streams as streams_routes
 from api.run_states import RunStates, listen
 from api.streams.endpoint import PATH, StreamEndpoint
 from api.streams.streams import Streams
+from api.streams.tally import StreamCollector
 from gpt_trader.settings import Home, Settings
 from storage import database
 from storage.event_reader import AsyncEventReader
@@ -171,6 +172,7 @@ def _lifespan(
             reader = await stack.enter_async_context(AsyncEventReader(engine.url))
             streams = Streams(reader)
             stack.push_async_callback(streams.topics.close)
+            metrics.include(StreamCollector(streams))
             app.state.context = Context(
                 settings=settings,
                 home=home,

@@ -133,7 +133,7 @@ async def stream_reader(
 
 async def ticket_holder(context: Context, ticket: str) -> Principal:
     """Return who asked for a stream ticket, which is used up with that; raise Unauthenticated where it is none."""
-    holder = await authenticate_ticket(context.accounts.tickets, ticket)
+    holder = await authenticate_ticket(context.accounts, ticket)
     if holder is None:
         raise Unauthenticated("this ticket is none, was used, or has expired: get another for each stream")
     return holder

@@ -14,6 +14,7 @@ from prometheus_client import (
     generate_latest,
 )
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_1_0_0
+from prometheus_client.registry import Collector
 
 MEDIA_TYPE: Final = CONTENT_TYPE_PLAIN_1_0_0
 
@@ -50,6 +51,10 @@ class Metrics:
             ("slice", "finished"),
             registry=self._registry,
         )
+
+    def include(self, collector: Collector) -> None:
+        """Have another part of the process be asked whenever Prometheus asks."""
+        self._registry.register(collector)
 
     def answered(self, route: str, status: int, seconds: float) -> None:
         """Count one answered request; `route` is `METHOD /template`, never a path with ids in it."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from asyncio import Transport
 from asyncio.events import TimerHandle
-from typing import Final
+from typing import Any, Final
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
@@ -22,6 +22,9 @@ DRAINED_BYTES: Final = 4 * 1024 * 1024
 
 #: Requests that may wait on one connection behind the one that is being answered: each takes some kilobytes here.
 PIPELINED: Final = 32
+
+#: Where the scope holds the connection, for a stream whose client has to be cut off.
+TRANSPORT: Final = "gpt_trader.transport"
 
 _TOO_SLOW: Final = (408, "Request Timeout", "the request did not arrive in time")
 _TOO_LARGE: Final = (
@@ -72,6 +75,8 @@ class PatientHttp(HttpToolsProtocol):
         if len(self.pipeline) >= PIPELINED:
             self.transport.close()  # without an answer, which would be taken for an earlier request's
         if not self.transport.is_closing():
+            extensions: dict[str, Any] = self.scope.setdefault("extensions", {})
+            extensions[TRANSPORT] = self.transport
             super().on_headers_complete()
 
     def on_body(self, body: bytes) -> None:

@@ -80,7 +80,7 @@ def open_accounts(
         users=Users(store, thread, keys.derived("reset tokens"), hasher),
         logins=logins,
         api_keys=api_keys,
-        tickets=Tickets(TicketStore(engine), store),
+        tickets=Tickets(TicketStore(engine)),
         audit=audit,
         keys=keys,
         tokens=AccessTokens(keys, settings.access_token_minutes * 60),

@@ -56,6 +56,20 @@ class Client:
         """Where this client talks to, and its key, as they are now."""
         return self._wire.target
 
+    def move(self, target: Target) -> None:
+        """Go on at another address."""
+        if target != self._wire.target:
+            self._wire.close()
+            self._wire.target = target
+
+    def settle(self) -> None:
+        """Start no engine from now on where nobody answers; see `Wire.settle`."""
+        self._wire.settle()
+
+    def renewed(self, refused: str) -> Target:
+        """Return it with another key than one that was refused or is about to end, where there is one."""
+        return self._wire.renewed(refused)
+
     def patience(self, seconds: float) -> None:
         """Wait at most this long for each answer."""
         self._wire.timeout = seconds

@@ -243,4 +243,6 @@ def _text(value: object) -> str:
     reveal = getattr(value, "get_secret_value", None)
     if reveal is not None:
         return str(reveal())
+    if isinstance(value, list | tuple):
+        return ",".join(map(str, value))
     return json.dumps(value) if isinstance(value, bool | dict) else str(value)

@@ -19,6 +19,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.rsa import generate_private_key
 
 from api.accounts.secrets_file import SecretsFile
+from api.accounts.tickets import authenticate_ticket
 from api.accounts.tokens import AUDIENCE, ISSUER, AccessTokens
 from gpt_trader.errors import Denied
 from storage.cluster import Cluster
@@ -319,18 +320,18 @@ def test_a_ticket_opens_one_stream_once(engine: Engine) -> None:
 
 def test_a_ticket_that_is_too_old_or_of_a_switched_off_account_opens_nothing(engine: Engine) -> None:
     who = person(engine)
-    tickets = engine.context.accounts.tickets
+    accounts = engine.context.accounts
     old, late = (who.ask("POST", "/auth/stream-tickets").json()["ticket"] for _ in range(2))
     with engine.context.database.begin() as connection:
         connection.exec_driver_sql(
             "UPDATE tickets SET expires_at = now() - interval '1 second' WHERE principal = %s",
             (who.principal,),
         )
-    assert asyncio.run(tickets.redeem(old)) is None
+    assert asyncio.run(authenticate_ticket(accounts, old)) is None
     fresh = who.ask("POST", "/auth/stream-tickets").json()["ticket"]
     engine.http.patch(f"/auth/users/{who.id}", json={"is_active": False})
-    assert asyncio.run(tickets.redeem(fresh)) is None
-    assert asyncio.run(tickets.redeem(late)) is None
+    assert asyncio.run(authenticate_ticket(accounts, fresh)) is None
+    assert asyncio.run(authenticate_ticket(accounts, late)) is None
 
 
 def test_a_ticket_has_what_its_holder_has_and_ends_when_that_does(engine: Engine) -> None:
