@@ -1,8 +1,9 @@
 """Server-sent events over any asynchronous iteration, with heartbeats and an orderly end.
 
-A stream ends the moment the server starts to close, or its client's credential does, and the client resumes with
-`Last-Event-ID`. One task a client waits for what is to be sent and sends it; sse-starlette, which wraps each piece in a
-task, a cancel scope and a lock, cost 2 to 3 times as much a delivery (`benchmarks/streams.py`).
+Framing, heartbeats and disconnects are sse-starlette's. The ends are ours: a stream ends the moment the server starts
+to close, or its client's credential does, and the client resumes with `Last-Event-ID`; sse-starlette looks for the
+server's end every half second. So is the look for clients that take nothing: a timer a stream, where the library's own,
+a cancel scope around each piece, costs more than sending it (`benchmarks/streams.py`).
 """
 
 from __future__ import annotations
@@ -11,14 +12,16 @@ import asyncio
 import time
 from asyncio import Transport
 from collections.abc import AsyncGenerator, Callable, Coroutine
-from contextlib import aclosing
 from typing import Any, Final
 
 import orjson
-from starlette.responses import Response
-from starlette.types import Receive, Scope, Send
+from sse_starlette import EventSourceResponse, ServerSentEvent
+from sse_starlette.sse import AppStatus, SendTimeoutError
+from starlette.types import Message, Receive, Scope, Send
 
 from api.patience import TRANSPORT
+
+AppStatus.disable_automatic_graceful_drain()  # type: ignore[no-untyped-call]  # the library has no types there
 
 #: Waits until the client may have no more, and says why.
 Ending = Callable[[], Coroutine[None, None, str]]
@@ -29,8 +32,6 @@ MEDIA_TYPE: Final = "text/event-stream"
 #: A client that takes nothing for so long is gone; it comes back with its `Last-Event-ID`.
 SEND_SECONDS: Final = 30.0
 
-_HEARTBEAT: Final = b": heartbeat\n\n"
-
 
 def frame(event: str, data: object, event_id: str | None = None) -> bytes:
     """Return one event as the bytes of the stream; `data` becomes one line of JSON."""
@@ -38,7 +39,7 @@ def frame(event: str, data: object, event_id: str | None = None) -> bytes:
     return head + b"event: " + event.encode() + b"\ndata: " + orjson.dumps(data) + b"\n\n"
 
 
-class EventStream(Response):
+class EventStream(EventSourceResponse):
     """A stream of events that ends with its source, its client, its server, or its client's credential.
 
     Args:
@@ -49,9 +50,6 @@ class EventStream(Response):
         send_seconds: A client that takes nothing for so long is cut off.
     """
 
-    media_type = MEDIA_TYPE
-    charset = "utf-8"
-
     def __init__(
         self,
         frames: AsyncGenerator[bytes, None],
@@ -61,63 +59,55 @@ class EventStream(Response):
         ended: Ending | None = None,
         send_seconds: float = SEND_SECONDS,
     ) -> None:
-        self.status_code = 200
-        self.background = None
-        self.init_headers({"Cache-Control": "no-store", "X-Accel-Buffering": "no"})
-        self._frames = frames
+        super().__init__(
+            frames,
+            ping=heartbeat,
+            ping_message_factory=lambda: ServerSentEvent(comment="heartbeat", sep="\n"),
+            sep="\n",
+        )
         self._closing = closing
-        self._heartbeat = heartbeat
         self._ended = ended
         self._send_seconds = send_seconds
         self._sending_since: float | None = None
+        self._last_words: str | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Stream until one of the ends comes."""
-        await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
-        pump = asyncio.create_task(self._pump(send))
-        stuck = asyncio.create_task(self._keep_awake(send))
-        gone = asyncio.create_task(_gone(receive))
-        over = asyncio.create_task(self._ended()) if self._ended is not None else None
-        tasks: set[asyncio.Task[Any]] = {pump, stuck, gone, asyncio.create_task(self._closing.wait())}
-        tasks |= {over} if over is not None else set()
         try:
-            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            await super().__call__(scope, receive, send)
+        except SendTimeoutError:
+            _cut(scope)
+            return
+        if self._last_words is not None and self.active:
+            last = f": {self._last_words}\n\n".encode() if self._last_words else b""
+            await send({"type": "http.response.body", "body": last})
+
+    async def _listen_for_exit_signal_with_grace(self) -> None:
+        """Return when the stream is to end from outside; raise SendTimeoutError for a client that takes nothing."""
+        closed = asyncio.create_task(self._closing.wait())
+        over = asyncio.create_task(self._ended()) if self._ended is not None else None
+        tasks: set[asyncio.Task[Any]] = {closed} | ({over} if over is not None else set())
+        try:
+            while not any(task.done() for task in tasks):
+                await asyncio.wait(tasks, timeout=self._send_seconds, return_when=asyncio.FIRST_COMPLETED)
+                since = self._sending_since
+                if since is not None and time.monotonic() - since >= self._send_seconds:
+                    raise SendTimeoutError
+            self._last_words = over.result() if over is not None and over.done() else ""
         finally:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
-        if not stuck.cancelled():
-            _cut(scope)
-            stuck.result()
+
+    async def _send_with_timeout(self, send: Send, message: Message) -> None:
+        """Send a piece; the timer looks at since when one waits."""
+        if (
+            self._sending_since is not None
+        ):  # pieces come one by one: this is a heartbeat, and the client takes nothing
             return
-        if gone.done() and not gone.cancelled():
-            return
-        if not pump.cancelled():
-            pump.result()  # raises what the source raised
-        reason = over.result() if over is not None and not over.cancelled() else ""
-        await send({"type": "http.response.body", "body": f": {reason}\n\n".encode() if reason else b""})
-
-    async def _pump(self, send: Send) -> None:
-        async with aclosing(self._frames) as frames:
-            async for content in frames:
-                self._sending_since = time.monotonic()
-                await send({"type": "http.response.body", "body": content, "more_body": True})
-                self._sending_since = None
-
-    async def _keep_awake(self, send: Send) -> None:
-        """Send heartbeats; return once the client has not taken anything for too long."""
-        while True:
-            await asyncio.sleep(self._heartbeat)
-            since = self._sending_since
-            if since is None:
-                await send({"type": "http.response.body", "body": _HEARTBEAT, "more_body": True})
-            elif time.monotonic() - since > self._send_seconds:
-                return
-
-
-async def _gone(receive: Receive) -> None:
-    while (await receive())["type"] != "http.disconnect":
-        pass
+        self._sending_since = time.monotonic()
+        await send(message)
+        self._sending_since = None
 
 
 def _cut(scope: Scope) -> None:
