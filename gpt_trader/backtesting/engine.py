@@ -108,6 +108,11 @@ def wanted_targets(strategy: Strategy, bars: Bars, first: int, request: Simulati
     return _checked(strategy.targets(bars, first), len(bars), strategy, request)[first:]
 
 
+def sides(request: SimulationRequest) -> tuple[float, float]:
+    """Return the lowest and the highest target that the request trades."""
+    return 0.0 if request.direction == "long" else -1.0, 0.0 if request.direction == "short" else 1.0
+
+
 def require_bars(bars: Bars, first: int, strategy: Strategy, request: SimulationRequest) -> None:
     """Raise NotEnoughBars if there is nothing to trade or nothing to decide from."""
     if first < 0:
@@ -155,8 +160,7 @@ def _checked(targets: object, bars: int, strategy: Strategy, request: Simulation
         raise _broken(strategy, f"targets() returned {type(targets).__name__}, not numbers") from error
     if values.shape != (bars,):
         raise _broken(strategy, f"targets() returned shape {values.shape} for {bars} bars")
-    low = 0.0 if request.direction == "long" else -1.0
-    high = 0.0 if request.direction == "short" else 1.0
+    low, high = sides(request)
     found = np.empty(bars)
     if (where := bound(np.ascontiguousarray(values), low, high, _ROUNDING, found)) >= 0:
         count = np.count_nonzero(~(np.abs(values) <= 1.0 + _ROUNDING))
