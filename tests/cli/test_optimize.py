@@ -287,7 +287,7 @@ def test_resume_sends_the_same_request_again(server: Contract, cli: Command) -> 
     assert (again.code, again.err) == (0, "")
     assert json.loads(again.out)["run_id"] != first["run_id"]
     one, other = server.runs.values()
-    assert one.request == other.request
+    assert other.request == {**one.request, "snapshot": "s1"}, "on the bars that the first one read"
     assert (one.flow, other.flow) == ("optimize", "optimize")
 
 
