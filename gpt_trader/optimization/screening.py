@@ -10,12 +10,13 @@ from __future__ import annotations
 import math
 
 import numpy as np
+from numpy.typing import NDArray
 
 from gpt_trader.bars import Floats
 from gpt_trader.requests import Objective
 from gpt_trader.simulation.kernel import BLOCKS, COLUMNS, WIDTH
 
-__all__ = ["BLOCKS", "COLUMNS", "WIDTH", "objective_of"]
+__all__ = ["BLOCKS", "COLUMNS", "WIDTH", "blocks_of", "objective_of"]
 
 
 def objective_of(
@@ -40,3 +41,10 @@ def objective_of(
         }
     found = values[objective]
     return np.where(np.isfinite(found), found, np.nan)
+
+
+def blocks_of(rows: Floats, bars: int) -> tuple[Floats, Floats, Floats, Floats, NDArray[np.int64]]:
+    """Return Σr, Σr², Σ min(r, 0)² and growth (a logarithm) of many rows by block, (BLOCKS, m) each; bars (BLOCKS,)."""
+    edges = -(-np.arange(BLOCKS + 1) * bars // BLOCKS)
+    sums, squares, downside, growth = np.split(rows[:, len(COLUMNS) :].T, 4)
+    return sums, squares, downside, growth, np.diff(edges).astype(np.int64)

@@ -16,7 +16,7 @@ from gpt_trader.requests import OptimizeRequest, ParamValue, ValueRange
 from gpt_trader.strategies.base import Strategy
 from gpt_trader.strategies.registry import parameter_names
 
-#: Each trial keeps 344 bytes: so many are 86 MB.
+#: Each trial keeps 600 bytes: so many are 150 MB.
 LARGEST_GRID: Final = 250_000
 #: Combinations that any search may have: their numbers are 64-bit.
 LARGEST_SPACE: Final = 2**63 - 1

@@ -34,7 +34,7 @@ RUIN: Final = 5
 #: Blocks of time for which sums are kept: what combinatorially symmetric cross-validation is made of.
 BLOCKS: Final = 16
 
-#: The columns of a row of sums, before the sums and the sums of squares of the blocks' returns.
+#: The columns of a row of sums, before those of the blocks: Σr, Σr², Σ min(r, 0)² and growth (a logarithm) of each.
 COLUMNS: Final = (
     "final",  # equity at the last close
     "mean",  # of the bars' returns
@@ -48,7 +48,10 @@ COLUMNS: Final = (
     "lost",
     "held",
 )
-WIDTH: Final = len(COLUMNS) + 2 * BLOCKS
+WIDTH: Final = len(COLUMNS) + 4 * BLOCKS
+
+#: The growth of a block that leaves nothing: a logarithm that can be added still.
+_RUINED: Final = -700.0
 
 #: A cover that costs more than the cash by less than this is rounding.
 _ROUNDING: Final = 1e-9
@@ -141,10 +144,10 @@ class Tally(NamedTuple):
 
 
 class Sums(NamedTuple):
-    """What a curve adds up to so far: its last equity, Σr and Σr² since the block began, Σ min(r, 0)².
+    """What a curve adds up to so far: its last equity; since the block of time began Σr, Σr², Σ min(r, 0)².
 
-    And its peak, the deepest fall (≤ 0), the equity below which a fall from this peak were deeper, the number of the
-    block of time, the first bar behind it, and how many bars there are in all.
+    And its peak, the deepest fall (≤ 0), the equity below which a fall from this peak were deeper; the number of the
+    block, the first bar behind it, the equity before it; and how many bars there are in all.
     """
 
     last: float
@@ -156,6 +159,7 @@ class Sums(NamedTuple):
     floor: float
     block: int
     edge: int
+    begun: float
     bars: int
 
 
@@ -489,7 +493,7 @@ def _waited(sums: Sums, first: int, closes: Floats, account: Account, row: Float
 @njit(cache=True, error_model="numpy", inline="always")
 def _nothing(capital: float, bars: int) -> Sums:
     """Return the sums before the first of so many bars."""
-    return Sums(capital, 0.0, 0.0, 0.0, capital, 0.0, capital, 0, _edge(0, bars), bars)
+    return Sums(capital, 0.0, 0.0, 0.0, capital, 0.0, capital, 0, _edge(0, bars), capital, bars)
 
 
 @njit(cache=True, error_model="numpy", inline="always")
@@ -509,7 +513,9 @@ def _added(sums: Sums, equity: float) -> Sums:
     elif equity < floor:
         depth = equity / peak - 1.0
         floor = peak * (1.0 + depth)
-    return Sums(equity, total, squares, downside, peak, depth, floor, sums.block, sums.edge, sums.bars)
+    return Sums(
+        equity, total, squares, downside, peak, depth, floor, sums.block, sums.edge, sums.begun, sums.bars
+    )
 
 
 @njit(cache=True, error_model="numpy", inline="always")
@@ -522,25 +528,27 @@ def _edge(block: int, bars: int) -> int:
 def _flushed(sums: Sums, done: int, row: Floats) -> Sums:
     """Write the sums of the blocks of time that end with the bars done; return those of the next one so far."""
     while sums.block < BLOCKS and done >= sums.edge:
-        row[len(COLUMNS) + sums.block], row[len(COLUMNS) + BLOCKS + sums.block] = sums.total, sums.squares
-        last, downside, peak, depth, floor = sums.last, sums.downside, sums.peak, sums.depth, sums.floor
-        following = sums.block + 1
-        sums = Sums(
-            last, 0.0, 0.0, downside, peak, depth, floor, following, _edge(following, sums.bars), sums.bars
-        )
+        block, last = sums.block, sums.last
+        at = len(COLUMNS) + block
+        row[at], row[at + BLOCKS], row[at + 2 * BLOCKS] = sums.total, sums.squares, sums.downside
+        grown = np.log(last / sums.begun) if last > 0.0 and sums.begun > 0.0 else _RUINED
+        row[at + 3 * BLOCKS] = grown if last != sums.begun else 0.0
+        edge = _edge(block + 1, sums.bars)
+        sums = Sums(last, 0.0, 0.0, 0.0, sums.peak, sums.depth, sums.floor, block + 1, edge, last, sums.bars)
     return sums
 
 
 @njit(cache=True, error_model="numpy", inline="always")
 def _conclude(sums: Sums, tally: Tally, row: Floats) -> None:
     """Write what is told of all bars, from the blocks and the trades."""
-    total, squares = 0.0, 0.0
-    for block in range(BLOCKS):
-        total += row[len(COLUMNS) + block]
-        squares += row[len(COLUMNS) + BLOCKS + block]
+    total, squares, downside = 0.0, 0.0, 0.0
+    for at in range(len(COLUMNS), len(COLUMNS) + BLOCKS):
+        total += row[at]
+        squares += row[at + BLOCKS]
+        downside += row[at + 2 * BLOCKS]
     mean = total / sums.bars
     row[0], row[1], row[2] = sums.last, mean, max(squares - total * mean, 0.0)
-    row[3], row[4] = sums.downside, sums.depth
+    row[3], row[4] = downside, sums.depth
     row[5], row[6], row[7] = tally.entries, tally.closed, tally.wins
     row[8], row[9], row[10] = tally.gained, tally.lost, tally.held
 
