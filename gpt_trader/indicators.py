@@ -39,7 +39,7 @@ class Memory:
     """
 
     def __init__(self, limit: int = REMEMBERED) -> None:
-        self._limit, self._bytes = limit, 0
+        self._limit, self.bytes = limit, 0
         self._known: dict[tuple[str, int, int], tuple[Floats, Floats]] = {}
         self._keys: list[tuple[str, int, int]] = []
         self._lock = Lock()
@@ -58,14 +58,14 @@ class Memory:
                 self._make_room(found.nbytes)
                 self._known[key] = values, found
                 self._keys.append(key)
-                self._bytes += found.nbytes
+                self.bytes += found.nbytes
         return found
 
     def _make_room(self, needed: int) -> None:
-        while self._keys and self._bytes + needed > self._limit:
+        while self._keys and self.bytes + needed > self._limit:
             at = self._random.randrange(len(self._keys))
             self._keys[at], self._keys[-1] = self._keys[-1], self._keys[at]
-            self._bytes -= self._known.pop(self._keys.pop())[1].nbytes
+            self.bytes -= self._known.pop(self._keys.pop())[1].nbytes
 
 
 _memory: ContextVar[Memory | None] = ContextVar("indicators computed already", default=None)

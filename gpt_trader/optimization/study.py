@@ -44,6 +44,8 @@ class Screened:
     @classmethod
     def of(cls, parts: Sequence[Screened]) -> Screened:
         """Return the trials of all parts, in order."""
+        if len(parts) == 1:
+            return parts[0]
         return cls(
             np.concatenate([part.number for part in parts]),
             np.concatenate([part.state for part in parts]),
