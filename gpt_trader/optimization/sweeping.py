@@ -45,9 +45,9 @@ class Sweep:
         ]
         together = max(1, min(_TOGETHER, len(numbers), _CACHE // (8 * max(bars, 1))))
         self._targets = np.empty((together, bars))
-        self._room = kernel.Rows(
-            *sides(study.request), np.empty((together, WIDTH)), np.zeros(together, np.bool_)
-        )
+        market = kernel.market(self._pieces[0][1].close) if len(self._pieces) == 1 else np.empty((0, 3))
+        sums, odd = np.empty((together, WIDTH)), np.zeros(together, np.bool_)
+        self._room = kernel.Rows(market, *sides(study.request), sums, odd)
         whole = sum(len(prices.close) for _, prices in self._pieces) if len(self._pieces) > 1 else 0
         self._curve = kernel.Curve.empty(whole)
         self._places: list[int] = []
@@ -83,8 +83,8 @@ class Sweep:
     def _simulated(self, count: int) -> kernel.Rows:
         """Return what comes of the first so many targets."""
         capital, targets = self._study.request.capital, self._targets[:count]
-        low, high, sums, odd = self._room
-        found = kernel.Rows(low, high, sums[:count], odd[:count])
+        market, low, high, sums, odd = self._room
+        found = kernel.Rows(market, low, high, sums[:count], odd[:count])
         if len(self._pieces) == 1:
             ((_, prices),) = self._pieces
             kernel.sweep(prices, targets, capital, self._terms, found)

@@ -50,6 +50,9 @@ COLUMNS: Final = (
 )
 WIDTH: Final = len(COLUMNS) + 4 * BLOCKS
 
+#: Cash that is so small a share of a position, of either sign, is rounding.
+_NEGLIGIBLE: Final = 1e-14
+
 #: The growth of a block that leaves nothing: a logarithm that can be added still.
 _RUINED: Final = -700.0
 
@@ -167,8 +170,10 @@ class Rows(NamedTuple):
     """Room for what a sweep finds: a row of sums a trial, (m, `WIDTH`).
 
     Targets that are not all numbers within `low` and `high` are traded nowhere: `odd` (m,) is true there, the row NaN.
+    `market` is what `market` gives for the bars.
     """
 
+    market: Floats
     low: float
     high: float
     sums: Floats
@@ -183,10 +188,11 @@ class Wanted(NamedTuple):
 
 
 class Found(NamedTuple):
-    """Room for a curve and a row of sums; what is of length 0 is not wanted."""
+    """Room for a curve and a row of sums; what is of length 0 is not wanted. `market`, for a row, is as in `Rows`."""
 
     curve: Curve
     row: Floats
+    market: Floats
 
 
 class Fill(NamedTuple):
@@ -380,7 +386,9 @@ def run(prices: Prices, targets: Floats, capital: float, terms: Terms, curve: Cu
     """
     changes = np.empty(len(targets), np.int64)
     many = _changes(targets, changes)
-    return _trade(prices, Wanted(targets, changes[:many]), capital, terms, Found(curve, np.empty(0)))
+    return _trade(
+        prices, Wanted(targets, changes[:many]), capital, terms, Found(curve, np.empty(0), np.empty((0, 3)))
+    )
 
 
 @njit(cache=True, error_model="numpy", nogil=True)
@@ -397,7 +405,7 @@ def sweep(prices: Prices, targets: Floats, capital: float, terms: Terms, rows: R
             rows.sums[trial] = np.nan
         else:
             wanted = Wanted(targets[trial], changes[:many])
-            _trade(prices, wanted, capital, terms, Found(nowhere, rows.sums[trial]))
+            _trade(prices, wanted, capital, terms, Found(nowhere, rows.sums[trial], rows.market))
 
 
 @njit(cache=True, error_model="numpy", nogil=True)
@@ -412,11 +420,22 @@ def summarize(equity: Floats, capital: float, tally: Tally, row: Floats) -> None
 @njit(cache=True, error_model="numpy", inline="always")
 def _changes(targets: Floats, found: NDArray[np.int64]) -> int:
     """Write the bars whose target has other bits than the one before (before the first: 0), return how many."""
-    count, before = 0, 0
-    for i, now in enumerate(targets.view(np.int64)):
-        found[count] = i  # kept only if it differs: a branch would be guessed wrong each time
-        count += 1 if now != before else 0
-        before = now
+    bits = targets.view(np.int64)
+    whole = len(bits) // 8 * 8
+    differs = np.empty(len(bits), np.uint8)
+    later, before, found_later = bits[1:], bits[:-1], differs[1:]
+    for k in range(len(later)):  # many at once
+        found_later[k] = later[k] != before[k]
+    differs[:1] = bits[:1] != 0
+    count = 0
+    for word, eight in enumerate(differs[:whole].view(np.uint64)):
+        if eight != 0:
+            for i in range(8 * word, 8 * word + 8):
+                found[count] = i  # kept only if it differs: a branch would be guessed wrong each time
+                count += differs[i]
+    for i in range(whole, len(bits)):
+        found[count] = i
+        count += differs[i]
     return count
 
 
@@ -442,7 +461,7 @@ def _trade(prices: Prices, wishes: Wanted, capital: float, terms: Terms, found: 
             if draws:
                 _draw(closes, cash, units, found.curve.equity[i:stop], found.curve.position[i:stop])
             if adds:
-                sums = _waited(sums, i, closes, account, found.row)
+                sums = _waited(sums, i, closes, account, found)
             tally = _kept(tally, stop - i if units != 0.0 else 0)
             i, wanted = stop, wishes.targets[stop - 1]
             continue
@@ -476,18 +495,83 @@ def _draw(closes: Floats, cash: float, units: float, equity: Floats, position: F
     position[:] = units
 
 
+@njit(cache=True, error_model="numpy", nogil=True)
+def market(close: Floats) -> Floats:
+    """Return Σr, Σr² and Σ min(r, 0)² of the returns of the closes before each bar and before the end, (n + 1, 3)."""
+    found = np.zeros((len(close) + 1, 3))
+    for i in range(1, len(close)):
+        change = close[i] / close[i - 1] - 1.0
+        found[i + 1, 0] = found[i, 0] + change
+        found[i + 1, 1] = found[i, 1] + change * change
+        found[i + 1, 2] = found[i, 2] + min(change, 0.0) ** 2
+    return found
+
+
 @njit(cache=True, error_model="numpy", inline="always")
-def _waited(sums: Sums, first: int, closes: Floats, account: Account, row: Floats) -> Sums:
-    """Return the sums after bars, from `first` on, on which nothing happens."""
+def _waited(sums: Sums, first: int, closes: Floats, account: Account, found: Found) -> Sums:
+    """Return the sums after bars, from `first` on, on which nothing happens.
+
+    What holds no cash to speak of has the returns of the closes, which are the same for every trial.
+    """
     done = 0
+    all_in = abs(account.cash) <= _NEGLIGIBLE * abs(account.units) * closes[0]
     while done < len(closes):
         until = min(len(closes), sums.edge - first)
-        if account.units != 0.0:  # cash alone makes no returns
+        if account.units != 0.0 and all_in:
+            sums = _followed(sums, found.market[first + done], found.market[first + until])
+            for close in closes[done:until]:
+                sums = _fallen(sums, account.cash + account.units * close)
+        elif account.units != 0.0:  # cash alone makes no returns
             for close in closes[done:until]:
                 sums = _added(sums, account.cash + account.units * close)
         done = until
-        sums = _flushed(sums, first + done, row)
+        sums = _flushed(sums, first + done, found.row)
     return sums
+
+
+@njit(cache=True, error_model="numpy", inline="always")
+def _followed(sums: Sums, before: Floats, after: Floats) -> Sums:
+    """Return the sums with the returns of the market between two of its bars."""
+    total, squares = sums.total + (after[0] - before[0]), sums.squares + (after[1] - before[1])
+    downside = sums.downside + (after[2] - before[2])
+    return Sums(
+        sums.last,
+        total,
+        squares,
+        downside,
+        sums.peak,
+        sums.depth,
+        sums.floor,
+        sums.block,
+        sums.edge,
+        sums.begun,
+        sums.bars,
+    )
+
+
+@njit(cache=True, error_model="numpy", inline="always")
+def _fallen(sums: Sums, equity: float) -> Sums:
+    """Return the sums with the peak and the fall of one more bar, and its equity as the last."""
+    peak, depth, floor = sums.peak, sums.depth, sums.floor
+    if equity > peak:
+        peak = equity
+        floor = peak * (1.0 + depth)
+    elif equity < floor:
+        depth = equity / peak - 1.0
+        floor = peak * (1.0 + depth)
+    return Sums(
+        equity,
+        sums.total,
+        sums.squares,
+        sums.downside,
+        peak,
+        depth,
+        floor,
+        sums.block,
+        sums.edge,
+        sums.begun,
+        sums.bars,
+    )
 
 
 @njit(cache=True, error_model="numpy", inline="always")
@@ -506,15 +590,19 @@ def _added(sums: Sums, equity: float) -> Sums:
         sums.squares + change * change,
         sums.downside + fall * fall,
     )
-    peak, depth, floor = sums.peak, sums.depth, sums.floor
-    if equity > peak:
-        peak = equity
-        floor = peak * (1.0 + depth)
-    elif equity < floor:
-        depth = equity / peak - 1.0
-        floor = peak * (1.0 + depth)
+    new = _fallen(sums, equity)
     return Sums(
-        equity, total, squares, downside, peak, depth, floor, sums.block, sums.edge, sums.begun, sums.bars
+        new.last,
+        total,
+        squares,
+        downside,
+        new.peak,
+        new.depth,
+        new.floor,
+        new.block,
+        new.edge,
+        new.begun,
+        new.bars,
     )
 
 

@@ -2,14 +2,29 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from numba import njit
 
-from gpt_trader.indicators import ROUNDING
+from gpt_trader.indicators import ROUNDING, shared, sma
+from gpt_trader.strategies.base import CompiledTargets, Direction
 
 if TYPE_CHECKING:
     from gpt_trader.bars import Floats
+
+
+#: The targets of the rule and of its mirror, by direction; 0: that side is not taken.
+_SIDES: Final[dict[Direction, tuple[float, float]]] = {
+    "long": (1.0, 0.0),
+    "short": (0.0, -1.0),
+    "both": (1.0, -1.0),
+}
+
+
+def averages_crossed(values: Floats, fast: int, slow: int, direction: Direction) -> CompiledTargets:
+    """Return the crossover of two simple moving averages, over `fast` and `slow` values."""
+    inputs = (shared(sma, values, fast), shared(sma, values, slow), _SIDES[direction])
+    return CompiledTargets(crossover, inputs)
 
 
 @njit(cache=True, error_model="numpy", nogil=True)

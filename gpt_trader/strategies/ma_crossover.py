@@ -39,9 +39,6 @@ class MaCrossover(Strategy):
 
     def compiled(self, bars: Bars) -> CompiledTargets:
         """Return the crossover of both averages (see `Strategy.compiled`)."""
-        from gpt_trader.indicators import shared, sma
-        from gpt_trader.strategies.compiled import crossover
+        from gpt_trader.strategies.compiled import averages_crossed
 
-        fast, slow = shared(sma, bars.close, self.fast), shared(sma, bars.close, self.slow)
-        sides = (1.0 if self.direction != "short" else 0.0, -1.0 if self.direction != "long" else 0.0)
-        return CompiledTargets(crossover, (fast, slow, sides))
+        return averages_crossed(bars.close, self.fast, self.slow, self.direction)

@@ -115,7 +115,7 @@ def test_rows_added_up_while_trading_are_those_of_the_curve(direction: str, stop
         curve, row = kernel.Curve.empty(len(targets)), np.empty(WIDTH)
         tally = kernel.run(prices, targets, found.request.capital, terms, curve)
         kernel.summarize(curve.equity, found.request.capital, tally, row)
-        np.testing.assert_array_equal(row, trials.rows[number])
+        np.testing.assert_allclose(row, trials.rows[number], rtol=1e-10, atol=1e-13)
 
 
 class Leaning(Strategy):
