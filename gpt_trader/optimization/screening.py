@@ -1,17 +1,16 @@
 """What a sweep keeps of each trial: one row of sums, from which every objective and the overfitting tests follow.
 
-The formulas are those of `gpt_trader.backtesting.metrics`, which sums exactly; here sums are plain, for speed. Tests
-hold the two equal to 1e-9, a sweep's best are simulated and measured anew by the engine of record, and every number
-that a user is shown of them is the engine's.
+The formulas are those of `gpt_trader.backtesting.metrics` (`ratios`), which sums exactly; here sums are plain, for
+speed. Tests hold the two equal to 1e-9, a sweep's best are simulated and measured anew by the engine of record, and
+every number that a user is shown of them is the engine's.
 """
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 from numpy.typing import NDArray
 
+from gpt_trader.backtesting import ratios
 from gpt_trader.bars import Floats
 from gpt_trader.requests import Objective
 from gpt_trader.simulation.kernel import BLOCKS, COLUMNS, WIDTH
@@ -24,19 +23,18 @@ def objective_of(
 ) -> Floats:
     """Return a metric of many rows (m, WIDTH), shape (m,); NaN where it is undefined (there it is None elsewhere)."""
     of = {name: rows[:, place] for place, name in enumerate(COLUMNS)}
-    year = math.sqrt(periods_a_year)
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
-        growth = of["final"] / capital
-        yearly = growth ** (periods_a_year / bars) - 1.0
+        yearly = ratios.annualized(of["final"], capital, bars, periods_a_year)
+        deviation, downside = np.sqrt(of["m2"] / (bars - 1)), np.sqrt(of["downside"] / bars)
         values: dict[str, Floats] = {
-            "total_return": growth - 1.0,
+            "total_return": ratios.total_return(of["final"], capital),
             "annualized_return": yearly,
-            "sharpe": of["mean"] / np.sqrt(of["m2"] / (bars - 1)) * year,
-            "sortino": of["mean"] / np.sqrt(of["downside"] / bars) * year,
-            "calmar": yearly / np.abs(of["depth"]),
+            "sharpe": ratios.over_risk(of["mean"], deviation, periods_a_year),
+            "sortino": ratios.over_risk(of["mean"], downside, periods_a_year),
+            "calmar": ratios.over_fall(yearly, of["depth"]),
             "max_drawdown": of["depth"],
             "win_rate": of["wins"] / of["closed"],
-            "profit_factor": of["gained"] / -of["lost"],
+            "profit_factor": ratios.profit_factor(of["gained"], of["lost"]),
             "expectancy": (of["gained"] + of["lost"]) / of["closed"],
         }
     found = values[objective]
