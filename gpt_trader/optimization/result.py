@@ -194,8 +194,8 @@ def _entry(backtest: BacktestResult, objective: str) -> dict[str, Any]:
 def rules(study: Study, screened: Screened, shown: int = 5) -> list[dict[str, Any]]:
     """Return the rules by which trials were skipped or failed, the one of most first.
 
-    A rule is a reason without its numbers ("fast … must be below slow …"); with it go how many trials it is of, and the
-    first of them as an example: its number, its reason word by word, its parameters.
+    A rule is a reason without the numbers in which its trials differ ("fast … must be below slow …"); with it go how
+    many trials it is of, and the first of them as an example: its number, its reason word by word, its parameters.
     """
     counted: dict[str, list[int]] = {}
     for number, reason in screened.reasons.items():
@@ -203,14 +203,21 @@ def rules(study: Study, screened: Screened, shown: int = 5) -> list[dict[str, An
     ordered: Sequence[tuple[str, list[int]]] = sorted(counted.items(), key=lambda item: -len(item[1]))
     return [
         {
-            "rule": rule,
+            "rule": _rule([screened.reasons[number] for number in numbers]),
             "trials": len(numbers),
             "first": numbers[0],
             "reason": screened.reasons[numbers[0]],
             "params": dict(study.space.at(numbers[0])),
         }
-        for rule, numbers in ordered[:shown]
+        for _, numbers in ordered[:shown]
     ]
+
+
+def _rule(reasons: Sequence[str]) -> str:
+    """Return what reasons have in common that differ in numbers alone."""
+    columns = zip(*(_NUMBER.findall(reason) for reason in reasons), strict=True)
+    common = iter([column[0] if len(set(column)) == 1 else "…" for column in columns])
+    return _NUMBER.sub(lambda _: next(common), reasons[0])
 
 
 def _canonical(value: object) -> bytes:

@@ -103,6 +103,14 @@ def test_reasons_that_differ_in_values_are_one_rule_with_an_example():
     ]
 
 
+def test_numbers_that_are_the_same_in_all_stay_in_the_rule():
+    found = study(Fussy, space={"number": [14, 13]})
+    (one, other) = rules(found, screened(found))
+    assert one["rule"] == one["reason"] == "ZeroDivisionError: bad luck"
+    assert "targets()[0] is nan" in other["rule"]
+    assert other["rule"].endswith("one finite number of [-1, 1] a bar")
+
+
 @pytest.mark.parametrize("stop", [None, 0.03])
 @pytest.mark.parametrize("direction", ["long", "short", "both"])
 def test_rows_added_up_while_trading_are_those_of_the_curve(direction: str, stop: float | None):
