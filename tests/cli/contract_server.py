@@ -215,7 +215,7 @@ class Handler(BaseHTTPRequestHandler):
             case ("GET", "workflows", "runs"):
                 self._runs(query)
             case ("GET", "workflows", "runs", run_id):
-                self._json(200, self._view(self._run(run_id)))
+                self._json(200, {**self._view(self._run(run_id)), "snapshot_id": "s1"})
             case ("GET", "workflows", "runs", run_id, "events"):
                 self._events(self._run(run_id))
             case ("GET", "workflows", "runs", run_id, "result"):
