@@ -8,7 +8,7 @@ from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontext
 from importlib.metadata import version
 from typing import Final
 
-from fastapi import Depends, FastAPI
+from fastapi import FastAPI
 from sqlalchemy import Engine
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
@@ -19,7 +19,8 @@ from api import docs, errors
 from api.accounts.accounts import open_accounts
 from api.alerting import Alerting
 from api.context import Context
-from api.dependencies import limited
+from api.front import Front
+from api.kept_answers import KeptAnswers
 from api.launcher import Launcher
 from api.limits import limits_of
 from api.metrics import Metrics
@@ -56,6 +57,7 @@ from api.routes import streams as streams_routes
 from api.run_states import RunStates, listen
 from api.streams.endpoint import PATH, StreamEndpoint
 from api.streams.streams import Streams
+from api.streams.tally import StreamCollector
 from gpt_trader.settings import Home, Settings
 from storage import database
 from storage.alerts import AlertStore
@@ -94,7 +96,7 @@ def create_app(
         docs_url=None,
         redoc_url=None,
         redirect_slashes=False,
-        dependencies=[Depends(limited)],
+        generate_unique_id_function=lambda route: route.name,  # a generated client's names of functions
         lifespan=_lifespan(settings, home, url, prefect_auth, metrics),
         # Outermost first.
         middleware=[
@@ -129,6 +131,7 @@ def create_app(
         strategy_check.router(),
         walk_forward.router,
         market.router,
+        market.kept,
         market_query.router(),
         market_cache.router(),
         instruments.router,
@@ -139,6 +142,7 @@ def create_app(
     app.router.routes.append(WebSocketRoute(PATH, StreamEndpoint()))
     errors.install(app)
     docs.install(app)
+    app.router.routes.insert(0, Front(app.router.routes))
     return app
 
 
@@ -176,6 +180,7 @@ def _lifespan(
             reader = await stack.enter_async_context(AsyncEventReader(engine.url))
             streams = Streams(reader)
             stack.push_async_callback(streams.topics.close)
+            metrics.include(StreamCollector(streams))
             app.state.context = Context(
                 settings=settings,
                 home=home,
@@ -195,6 +200,7 @@ def _lifespan(
                 launcher=launcher,
                 run_states=run_states,
                 streams=streams,
+                answers=KeptAnswers(),
                 closing=app.state.closing,
             )
             alerting = Alerting(settings, alerts, SessionStore(engine))

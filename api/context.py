@@ -23,6 +23,7 @@ from storage.lake import Lake
 from storage.runs import RunStore
 
 if TYPE_CHECKING:
+    from api.kept_answers import KeptAnswers
     from api.streams.streams import Streams
 
 
@@ -48,6 +49,7 @@ class Context:
     launcher: Launcher
     run_states: RunStates
     streams: Streams
+    answers: KeptAnswers
     #: Set when the server starts to shut down: streams end at once.
     closing: asyncio.Event
     started_at: float = field(default_factory=time.monotonic)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
 from typing import Annotated
 from uuid import UUID
 
@@ -13,9 +12,9 @@ from pydantic import AfterValidator
 
 from api.accounts.tickets import authenticate_ticket
 from api.context import Context
-from api.errors import TooManyRequests, Unauthenticated
-from api.limits import route_of
-from api.principals import Principal, Scope, identify
+from api.errors import Unauthenticated
+from api.front import Caller
+from api.principals import Principal, Scope
 from gpt_trader.instruments import valid_symbol
 
 _bearer = HTTPBearer(
@@ -35,45 +34,19 @@ async def engine_context(request: Request) -> Context:
 Parts = Annotated[Context, Depends(engine_context)]
 
 
-@dataclass(frozen=True)
-class Caller:
-    """Who asks: whether there was a credential at all, and who holds it (None: nobody)."""
+async def caller(request: Request) -> Caller:
+    """Return who asks, as `api.front` found it before any route was asked.
 
-    credential: bool
-    principal: Principal | None
-
-
-async def caller(request: Request, context: Parts) -> Caller:
-    """Return who asks; FastAPI asks once a request, however many depend on it.
-
-    Open routes depend on it too (everybody is counted), so the OpenAPI document must not say that they want a key.
+    Open routes may depend on it too, so the OpenAPI document must not say that they want a key.
     """
-    scheme, _, token = request.headers.get("authorization", "").partition(" ")
-    credential = token.strip() if scheme.lower() == "bearer" else request.headers.get("x-api-key")
-    found = await identify(context.authenticators, credential) if credential else None
-    return Caller(bool(credential), found)
+    found: Caller = request.scope["state"]["caller"]
+    return found
 
 
 Asking = Annotated[Caller, Depends(caller)]
 
 
-async def limited(request: Request, context: Parts, asking: Asking) -> None:
-    """Count the request; raise TooManyRequests where there were too many. Every route depends on it (`api.app`)."""
-    address = request.client.host if request.client else "nowhere"
-    who = asking.principal.id if asking.principal else f"address:{address}"
-    standing = await context.limits.hit(who, route_of(request.scope))
-    request.scope["state"]["headers"] = standing.headers()
-    if not standing.allowed:
-        raise TooManyRequests(
-            f"{standing.limit} requests in this window have been answered; go on in {standing.reset_seconds} s"
-        )
-
-
-async def authenticated(
-    asking: Asking,
-    _in_bearer: Annotated[HTTPAuthorizationCredentials | None, Security(_bearer)] = None,
-    _in_api_key: Annotated[str | None, Security(_api_key)] = None,
-) -> Principal:
+def known(asking: Caller) -> Principal:
     """Return who holds the request's credential; raise Unauthenticated where nobody does."""
     if not asking.credential:
         raise Unauthenticated(
@@ -89,10 +62,25 @@ async def authenticated(
     return found
 
 
-def holder_of(scope: Scope) -> Callable[[Principal], Awaitable[Principal]]:
+# The two schemes are told to OpenAPI alone: the front has read the credential already.
+async def authenticated(
+    request: Request,
+    _in_bearer: Annotated[HTTPAuthorizationCredentials | None, Security(_bearer)] = None,
+    _in_api_key: Annotated[str | None, Security(_api_key)] = None,
+) -> Principal:
+    """Return who holds the request's credential; raise Unauthenticated where nobody does."""
+    return known(request.scope["state"]["caller"])
+
+
+def holder_of(scope: Scope) -> Callable[..., Awaitable[Principal]]:
     """Return the dependency that lets only holders of `scope` pass."""
 
-    async def holder(principal: Annotated[Principal, Depends(authenticated)]) -> Principal:
+    async def holder(
+        request: Request,
+        _in_bearer: Annotated[HTTPAuthorizationCredentials | None, Security(_bearer)] = None,
+        _in_api_key: Annotated[str | None, Security(_api_key)] = None,
+    ) -> Principal:
+        principal = known(request.scope["state"]["caller"])
         principal.must(scope)
         return principal
 
@@ -114,7 +102,7 @@ async def report_reader(
 ) -> Principal:
     """Return who may read the report: the holder of a link's ticket, or of a credential with the scope `read`."""
     if ticket is None:
-        reader = await authenticated(asking)
+        reader = known(asking)
         reader.must("read")
         return reader
     holder = context.local_key.opens_report(str(run_id), ticket)
@@ -138,14 +126,14 @@ async def stream_reader(
     ] = None,
 ) -> Principal:
     """Return who may follow a stream: the holder of a stream ticket, or of a credential, with the scope `read`."""
-    reader = await (authenticated(asking) if ticket is None else ticket_holder(context, ticket))
+    reader = known(asking) if ticket is None else await ticket_holder(context, ticket)
     reader.must("read")
     return reader
 
 
 async def ticket_holder(context: Context, ticket: str) -> Principal:
     """Return who asked for a stream ticket, which is used up with that; raise Unauthenticated where it is none."""
-    holder = await authenticate_ticket(context.accounts.tickets, ticket)
+    holder = await authenticate_ticket(context.accounts, ticket)
     if holder is None:
         raise Unauthenticated("this ticket is none, was used, or has expired: get another for each stream")
     return holder

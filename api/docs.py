@@ -16,6 +16,7 @@ from starlette.responses import HTMLResponse
 from starlette.staticfiles import StaticFiles
 
 from api.errors import ProblemDocument
+from api.streams import sse
 from gpt_trader.slices import SLICES
 
 OPENAPI_URL: Final = "/api/v1/openapi.json"
@@ -27,6 +28,17 @@ _POLICY: Final = (
     "default-src 'none'; script-src 'self' 'unsafe-inline'; style-src 'self' 'unsafe-inline'; "
     "img-src 'self' data:; connect-src 'self'; frame-ancestors 'none'"
 )
+
+#: One of the events that a stream sends.
+_EVENT: Final[dict[str, Any]] = {
+    "type": "object",
+    "required": ["event", "data"],
+    "properties": {
+        "event": {"type": "string"},
+        "data": {"type": "string", "contentMediaType": "application/json"},
+        "id": {"type": "string", "description": "To go on behind: `Last-Event-ID`."},
+    },
+}
 
 router = APIRouter(include_in_schema=False)
 
@@ -54,7 +66,11 @@ def install(app: FastAPI) -> None:
 
     def openapi() -> dict[str, Any]:
         if not document:
-            document.update(get_openapi(title=app.title, version=app.version, routes=app.routes))
+            document.update(
+                get_openapi(
+                    title=app.title, version=app.version, description=app.description, routes=app.routes
+                )
+            )
             schemas = document.setdefault("components", {}).setdefault("schemas", {})
             models: list[type[BaseModel]] = [
                 ProblemDocument,
@@ -64,6 +80,20 @@ def install(app: FastAPI) -> None:
                 schema = model.model_json_schema(ref_template="#/components/schemas/{model}")
                 schemas.update(schema.pop("$defs", {}))
                 schemas[model.__name__] = schema
+            for operations in document["paths"].values():
+                for operation in operations.values():
+                    _complete(operation)
         return document
 
     app.openapi = openapi  # type: ignore[method-assign]  # FastAPI's documented way to extend the document
+
+
+def _complete(operation: dict[str, Any]) -> None:
+    """Say of what is no JSON whether it is text or bytes: a generated client has to know."""
+    for response in operation["responses"].values():
+        for media_type, content in response.get("content", {}).items():
+            if media_type == sse.MEDIA_TYPE:
+                content["schema"] = _EVENT
+            elif not content.get("schema"):
+                text = media_type.startswith("text/")
+                content["schema"] = {"type": "string"} if text else {"type": "string", "format": "binary"}

@@ -6,18 +6,34 @@ Code raises `gpt_trader.errors`; the handlers here add the request id and the st
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Final
 
 import orjson
+import structlog
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, Field
+from sqlalchemy.exc import InterfaceError, OperationalError
+from sqlalchemy.exc import TimeoutError as NoneFree
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
-from gpt_trader.errors import Denied, GptTraderError, NotFound, Problem, Refused, UnknownName
+from gpt_trader.errors import (
+    Denied,
+    EngineUnreachable,
+    GptTraderError,
+    NotFound,
+    Problem,
+    Refused,
+    UnknownName,
+)
+from gpt_trader.validation import MOST_PROBLEMS
+from storage.database import told_of
+
+_log = structlog.get_logger("api")
 
 MEDIA_TYPE: Final = "application/problem+json"
 
@@ -131,7 +147,10 @@ def problem_response(
         "request_id": request_id,
         "errors": [problem.as_dict() for problem in problems],
     }
-    body = orjson.dumps(document, option=orjson.OPT_NON_STR_KEYS)
+    try:
+        body = orjson.dumps(document, option=orjson.OPT_NON_STR_KEYS)
+    except orjson.JSONEncodeError:  # half a surrogate pair: a client's JSON may name one, and UTF-8 has none
+        body = json.dumps(document).encode()
     return Response(body, status_code=status, media_type=MEDIA_TYPE, headers=headers)
 
 
@@ -162,6 +181,16 @@ async def _own_error(request: Request, error: Exception) -> Response:
     return error_response(request_id(request), error)
 
 
+async def _database_away(request: Request, error: Exception) -> Response:
+    """Say that the database does not answer; what it or its driver said is for the log alone."""
+    _log.warning("the database does not answer", reason=type(error).__name__, request_id=request_id(request))
+    place = told_of(request.app.state.context.database.url)
+    away = EngineUnreachable(
+        f"{place} does not answer; try again in a moment. `gpt-trader status` shows the parts"
+    )
+    return error_response(request_id(request), away)
+
+
 async def _framework_refusal(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     name, title = _HTTP_PROBLEMS.get(error.status_code, (f"http-{error.status_code}", str(error.detail)))
@@ -182,7 +211,10 @@ async def _invalid_request(request: Request, error: Exception) -> Response:
     if any(complaint["type"] == "json_invalid" for complaint in complaints):
         malformed = MalformedBody("the body must be JSON, sent with Content-Type: application/json")
         return error_response(request_id(request), malformed)
-    refused = Refused.of(*(_field_problem(complaint) for complaint in complaints))
+    problems = [_field_problem(complaint) for complaint in complaints[:MOST_PROBLEMS]]
+    if len(complaints) > MOST_PROBLEMS:
+        problems.append(Problem("request", None, f"has {len(complaints) - MOST_PROBLEMS:,} more problems"))
+    refused = Refused.of(*problems)
     return error_response(request_id(request), refused)
 
 
@@ -190,8 +222,9 @@ def _field_problem(complaint: Mapping[str, Any]) -> Problem:
     where, *names = [str(part) for part in complaint["loc"]]
     value = complaint.get("input") if names else None
     message = str(complaint["msg"]).removeprefix("Value error, ")
-    if names and _SECRET.search(names[-1]):
-        value = None  # not even to whoever sent it: answers are shown and kept
+    # Not even to whoever sent it: answers are shown and kept. A field that nobody knows may be a misspelt one.
+    if any(map(_SECRET.search, names)) or complaint["type"] == "extra_forbidden":
+        value = None
     if complaint["type"] == "missing":
         value = None
         message = "is missing" if names else "a JSON object is needed as the request's body"
@@ -201,6 +234,9 @@ def _field_problem(complaint: Mapping[str, Any]) -> Problem:
 def install(app: FastAPI) -> None:
     """Register the handlers; what none of them knows is the outermost middleware's business."""
     app.add_exception_handler(GptTraderError, _own_error)
+    # A connection that cannot be had, or was cut; and none free in time.
+    for away in (OperationalError, InterfaceError, NoneFree):
+        app.add_exception_handler(away, _database_away)
     app.add_exception_handler(RequestValidationError, _invalid_request)
     app.add_exception_handler(HTTPException, _framework_refusal)
 

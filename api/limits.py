@@ -1,8 +1,8 @@
-"""How often a principal may ask: slowapi's counters, applied to every route by one dependency.
+"""How often a principal may ask, on every route (`api.front` counts): in memory, or slowapi's counters over Redis.
 
 slowapi's own ways in are not used: its `default_limits` are silently ignored on routes of included routers, its
-decorators would have to stand on every route by hand, and its Redis calls block the event loop. A test exhausts every
-route of the OpenAPI document.
+decorators would have to stand on every route by hand, its Redis calls block the event loop, and its memory takes a
+lock, starts a thread and moves a list for each request. A test exhausts every route of the OpenAPI document.
 
 Who is counted: the principal of a credential that somebody holds, else the address (a wrong key is counted by address,
 so that guessing keys is limited too). Routes without a limit of their own share the default one. This machine's own
@@ -24,6 +24,7 @@ from slowapi import Limiter
 from slowapi.util import get_remote_address
 from starlette.types import Scope
 
+from api.moving_window import MovingWindows
 from gpt_trader.runs import LOCAL
 from gpt_trader.settings import Settings
 
@@ -74,7 +75,7 @@ class Limits:
         self._default, self._local = parse(default), parse(local)
         self._given = {name: parse(limit) for name, limit in routes.items()}
         self._routes = {name: parse(limit) for name, limit in ROUTES.items()} | self._given
-        self._own = Limiter(key_func=get_remote_address, strategy="moving-window")
+        self._own = MovingWindows()
         self._shared = None if storage_uri == "memory://" else self._connected(storage_uri)
         self._resting_until = 0.0
 
@@ -94,7 +95,8 @@ class Limits:
                 _log.warning(
                     "the shared rate limits do not answer", reason=type(error.__cause__ or error).__name__
                 )
-        return _hit(self._own, item, *parts)
+        own = self._own.hit(tuple(parts), item.amount, item.get_expiry())
+        return Standing(item.amount, own.remaining, max(0, round(own.reset_seconds)), own.allowed)
 
     def _counted(self, who: str, route: str) -> tuple[RateLimitItem, str, str]:
         """Return the limit and the names of its counter."""

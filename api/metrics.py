@@ -14,6 +14,7 @@ from prometheus_client import (
     generate_latest,
 )
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_1_0_0
+from prometheus_client.registry import Collector
 
 MEDIA_TYPE: Final = CONTENT_TYPE_PLAIN_1_0_0
 
@@ -39,6 +40,8 @@ class Metrics:
             buckets=_BUCKETS,
             registry=self._registry,
         )
+        #: Finding a counter by its labels costs more than counting.
+        self._known: dict[tuple[str, int], tuple[Counter, Histogram]] = {}
         self._parts = Gauge(
             "gpt_trader_part_up", "Whether a part of the engine is ready.", ("part",), registry=self._registry
         )
@@ -49,10 +52,18 @@ class Metrics:
             registry=self._registry,
         )
 
+    def include(self, collector: Collector) -> None:
+        """Have another part of the process be asked whenever Prometheus asks."""
+        self._registry.register(collector)
+
     def answered(self, route: str, status: int, seconds: float) -> None:
         """Count one answered request; `route` is `METHOD /template`, never a path with ids in it."""
-        self._requests.labels(route, str(status)).inc()
-        self._seconds.labels(route).observe(seconds)
+        known = self._known.get((route, status))
+        if known is None:
+            known = self._requests.labels(route, str(status)), self._seconds.labels(route)
+            self._known[route, status] = known
+        known[0].inc()
+        known[1].observe(seconds)
 
     def exposed(self, engine: Mapping[str, bool], runs: Mapping[tuple[str, bool], int]) -> bytes:
         """Return everything in Prometheus's text format.

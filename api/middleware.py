@@ -7,33 +7,35 @@ from __future__ import annotations
 
 import ipaddress
 import re
+import secrets
 import socket
 import time
-import uuid
 from collections.abc import Sequence
 from typing import Final
 
 import structlog
-from starlette.datastructures import Headers, MutableHeaders
+from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
+from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api.errors import problem_response
 from api.limits import route_of
+from api.logs import RequestLines
 from api.metrics import Metrics
 
 BODY_LIMIT: Final = 1024 * 1024
 
 _log = structlog.get_logger("api")
 _REQUEST_ID: Final = re.compile(r"[A-Za-z0-9._-]{1,64}")
-_SECURITY_HEADERS: Final[tuple[tuple[str, str], ...]] = (
-    ("X-Content-Type-Options", "nosniff"),
-    ("X-Frame-Options", "DENY"),
-    ("Referrer-Policy", "no-referrer"),
-    ("Cross-Origin-Resource-Policy", "same-origin"),
-    ("Content-Security-Policy", "default-src 'none'; frame-ancestors 'none'"),
-    ("Cache-Control", "no-store"),
+_SECURITY_HEADERS: Final[tuple[tuple[bytes, bytes], ...]] = (
+    (b"x-content-type-options", b"nosniff"),
+    (b"x-frame-options", b"DENY"),
+    (b"referrer-policy", b"no-referrer"),
+    (b"cross-origin-resource-policy", b"same-origin"),
+    (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'"),
+    (b"cache-control", b"no-store"),
 )
 
 
@@ -46,14 +48,15 @@ class RequestFrame:
     def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
         self.app = app
         self._metrics = metrics
+        self._lines = RequestLines()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
         if scope["type"] == "lifespan":
             await self.app(scope, receive, send)
             return
-        given = Headers(scope=scope).get("x-request-id", "")
-        request_id = given if _REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
+        asked = Headers(scope=scope).get("x-request-id", "")
+        request_id = asked if _REQUEST_ID.fullmatch(asked) else secrets.token_hex(16)
         scope.setdefault("state", {})["request_id"] = request_id
         if scope["type"] == "websocket":
             await self.app(scope, receive, send)
@@ -64,12 +67,13 @@ class RequestFrame:
             nonlocal started, status
             if message["type"] == "http.response.start":
                 started, status = True, message["status"]
-                headers = MutableHeaders(scope=message)
-                for name, value in scope["state"].get("headers", {}).items():
-                    headers[name] = value
-                for name, value in _SECURITY_HEADERS:
-                    headers.setdefault(name, value)
-                headers["X-Request-ID"] = request_id
+                headers = message["headers"] = list(message["headers"])
+                given = {name for name, _ in headers}
+                headers.extend(header for header in _SECURITY_HEADERS if header[0] not in given)
+                headers.extend(
+                    header for header in scope["state"].get("headers", ()) if header[0] not in given
+                )
+                headers.append((b"x-request-id", request_id.encode()))
             await send(message)
 
         try:
@@ -96,8 +100,7 @@ class RequestFrame:
         route = route_of(scope)
         self._metrics.answered(route, status, seconds)
         run_id = scope.get("path_params", {}).get("run_id")
-        _log.info(
-            "request",
+        self._lines.write(
             route=route,
             status=status,
             ms=round(seconds * 1e3, 2),
@@ -173,11 +176,8 @@ class BodyLimit:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        announced = Headers(scope=scope).get("content-length", "")
-        if announced.isdecimal() and int(announced) > self.limit:
-            refusal = problem_response(
-                scope["state"]["request_id"], 413, "body-too-large", "The body is too large", self._detail
-            )
+        refusal = self._refusal(Headers(scope=scope), scope["state"]["request_id"])
+        if refusal is not None:
             await refusal(scope, receive, send)
             return
         taken = 0
@@ -192,6 +192,21 @@ class BodyLimit:
             return message
 
         await self.app(scope, counted, send)
+
+    def _refusal(self, headers: Headers, request_id: str) -> Response | None:
+        """Return the answer to a body that need not be read; the connection is closed, to be rid of the rest."""
+        closing = {"Connection": "close"}
+        announced = headers.get("content-length", "")
+        if announced.isdecimal() and int(announced) > self.limit:
+            return problem_response(
+                request_id, 413, "body-too-large", "The body is too large", self._detail, headers=closing
+            )
+        encoding = headers.get("content-encoding", "identity").strip().lower()
+        if encoding != "identity":  # a few bytes may unpack to gigabytes
+            detail = f"a body is taken as it is, not as {encoding[:40]!r}: leave Content-Encoding out"
+            title = "Unsupported media type"
+            return problem_response(request_id, 415, "unsupported-media-type", title, detail, headers=closing)
+        return None
 
     @property
     def _detail(self) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from asyncio import Transport
 from asyncio.events import TimerHandle
-from typing import Final
+from typing import Any, Final
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
@@ -17,6 +17,15 @@ BODY_SECONDS: Final = 30.0
 #: Bytes that the target and all headers together may have.
 HEAD_BYTES: Final = 32 * 1024
 
+#: Bytes of a body that are still taken once its request has been answered: a client may read the answer late.
+DRAINED_BYTES: Final = 4 * 1024 * 1024
+
+#: Requests that may wait on one connection behind the one that is being answered: each takes some kilobytes here.
+PIPELINED: Final = 32
+
+#: Where the scope holds the connection, for a stream whose client has to be cut off.
+TRANSPORT: Final = "gpt_trader.transport"
+
 _TOO_SLOW: Final = (408, "Request Timeout", "the request did not arrive in time")
 _TOO_LARGE: Final = (
     431,
@@ -26,10 +35,11 @@ _TOO_LARGE: Final = (
 
 
 class PatientHttp(HttpToolsProtocol):
-    """Uvicorn's protocol with bounds: a request that drips in is ended with 408, a huge head with 431."""
+    """Uvicorn's protocol with bounds: what drips in is ended with 408, a huge head with 431, a flood is cut."""
 
     _patience: TimerHandle | None = None
     _head_bytes = 0
+    _body_bytes = 0
 
     def connection_made(self, transport: Transport) -> None:  # type: ignore[override] # as uvicorn's own
         """Start to wait for the first request."""
@@ -44,7 +54,7 @@ class PatientHttp(HttpToolsProtocol):
     def on_message_begin(self) -> None:
         """Start to wait for the head, unless the connection's first request is being waited for."""
         super().on_message_begin()
-        self._head_bytes = 0
+        self._head_bytes = self._body_bytes = 0
         if self._patience is None:
             self._wait(HEAD_SECONDS)
 
@@ -62,13 +72,28 @@ class PatientHttp(HttpToolsProtocol):
         """Wait for the body from here on."""
         self._arrived()
         self._wait(BODY_SECONDS)
+        if len(self.pipeline) >= PIPELINED:
+            self.transport.close()  # without an answer, which would be taken for an earlier request's
         if not self.transport.is_closing():
+            extensions: dict[str, Any] = self.scope.setdefault("extensions", {})
+            extensions[TRANSPORT] = self.transport
             super().on_headers_complete()
+
+    def on_body(self, body: bytes) -> None:
+        """Take a part of the body; end a client that sends on and on after its answer."""
+        self._body_bytes += len(body)
+        if self.transport.is_closing():
+            return
+        if self._body_bytes > DRAINED_BYTES and self.cycle.response_complete:
+            self.transport.close()
+        else:
+            super().on_body(body)
 
     def on_message_complete(self) -> None:
         """Wait no longer: everything is here."""
         self._arrived()
-        super().on_message_complete()
+        if not self.transport.is_closing():
+            super().on_message_complete()
 
     def handle_websocket_upgrade(self) -> None:
         """Wait no longer: the WebSocket has bounds of its own."""

@@ -127,6 +127,16 @@ class PrefectServer:
         except httpx.HTTPError:
             return False
 
+    async def workers(self, pool: str) -> list[str]:
+        """Return the names of the workers of a pool that Prefect hears of."""
+        try:
+            reply = await self._post(
+                f"/work_pools/{pool}/workers/filter", {"workers": {"status": {"any_": ["ONLINE"]}}}
+            )
+        except NotFound:  # no worker has made the pool yet
+            return []
+        return [str(worker["name"]) for worker in orjson.loads(reply)]
+
     async def deployments(self, names: list[str]) -> list[Deployment]:
         """Return the deployments of these names, where flow and deployment bear the same name."""
         filters = {"flows": {"name": {"any_": names}}, "deployments": {"name": {"any_": names}}}
@@ -202,7 +212,8 @@ class PrefectServer:
             except httpx.TransportError as error:
                 if attempt == 2 or isinstance(error, httpx.TimeoutException):
                     raise EngineUnreachable(
-                        f"the Prefect server at {self.url} does not answer ({type(error).__name__}); {_ADVICE}"
+                        f"the Prefect server at {self.url} (setting prefect_api_url) does not answer "
+                        f"({type(error).__name__}); {_ADVICE}"
                     ) from None
         return self._content(reply)
 

@@ -12,7 +12,7 @@ import re
 import secrets
 import stat
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, Literal, Protocol, get_args
 from uuid import UUID
@@ -34,14 +34,15 @@ _KEY: Final = re.compile(r"gtk_[A-Za-z0-9_-]{43}")
 class Principal:
     """The owner of whatever the request starts: an id and what it may do.
 
-    `login` is the login that an access token comes from (None: another kind of credential), `expires_at` when the
-    credential ends (seconds, epoch; None: it does not end by itself).
+    `login` is the login that an access token comes from, `key` the digest of an API key (None: another kind of
+    credential), `expires_at` when the credential ends (seconds, epoch; None: it does not end by itself).
     """
 
     id: str
     scopes: frozenset[Scope]
     login: UUID | None = None
     expires_at: float | None = None
+    key: str | None = field(default=None, repr=False)
 
     @property
     def user_id(self) -> UUID | None:

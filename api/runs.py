@@ -98,7 +98,7 @@ async def retry(context: Context, run_id: UUID, caller: Principal, key: str | No
     """Start a new run with the request of one that failed, crashed or was cancelled.
 
     A run's record is immutable, so this is a run of its own; what the earlier one kept (an optimization's finished
-    trials, bars that were ingested) is not done again.
+    trials, bars that were ingested) is not done again. One that wrote down its snapshot is done again on that.
 
     Raises:
         Conflict: the run has not ended yet, or has completed.
@@ -111,7 +111,12 @@ async def retry(context: Context, run_id: UUID, caller: Principal, key: str | No
         raise Conflict(
             f"run {run_id} is {state}: only a run that failed, crashed or was cancelled is retried"
         )
-    return await submit(context, row, request, caller, key, tags=(f"{RETRY_TAG}{run_id}",))
+    try:
+        snapshot = (await asyncio.to_thread(context.runs.get, run_id)).snapshot_id
+    except NotFound:  # it was started elsewhere and never registered itself
+        snapshot = None
+    body = {**request, "snapshot": snapshot} if snapshot and reads_snapshot(row) else request
+    return await submit(context, row, body, caller, key, tags=(f"{RETRY_TAG}{run_id}",))
 
 
 async def reproduction(context: Context, run_id: UUID, caller: Principal) -> ReproductionView:

@@ -51,7 +51,7 @@ def build() -> typer.Typer:
         rich_markup_mode=markup,
         context_settings={"help_option_names": ["--help", "-h"]},
     )
-    app.callback()(_root)
+    app.callback(invoke_without_command=True)(_root)
     engine.register(app)
     backtest.register(app)
     optimize.register(app)
@@ -81,6 +81,8 @@ def _print_version(wanted: bool) -> None:
 
 
 def _root(
+    context: typer.Context,
+    *,
     server: Annotated[
         str | None,
         typer.Option(
@@ -105,5 +107,20 @@ def _root(
         bool,
         typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version."),
     ] = False,
+    mode: Annotated[
+        engine.Mode | None,
+        typer.Option(
+            help="Instead of a command: run this part of the engine alone, as a service does (as `up --only`)."
+        ),
+    ] = None,
+    port: Annotated[
+        int | None, typer.Option(metavar="PORT", help="With --mode api or prefect: its port (0: any free).")
+    ] = None,
 ) -> None:
     use(Options(server=server or None, output=output, verbose=verbose, quiet=quiet))
+    if context.invoked_subcommand is None:
+        if mode is None:
+            context.fail("Missing command.")
+        engine.run_mode(mode, port)
+    elif mode is not None or port is not None:
+        context.fail("--mode and --port stand instead of a command.")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -23,9 +24,15 @@ def common(settings: Settings, home: Home) -> dict[str, str]:
     }
 
 
-def for_server(settings: Settings, home: Home, host: str) -> dict[str, str]:
+def for_server(settings: Settings, home: Home) -> dict[str, str]:
     """Return what the server adds. The UI is served from the very origin it calls, so CORS names that one only."""
-    origin = f"http://{host}:{settings.prefect_port}"
+    host = settings.prefect_host
+    named = socket.gethostname() if host in ("0.0.0.0", "::") else host  # noqa: S104 -- compared, not bound
+    origin = (
+        f"http://[{named}]:{settings.prefect_port}"
+        if ":" in named
+        else f"http://{named}:{settings.prefect_port}"
+    )
     return {
         **common(settings, home),
         "PREFECT_API_URL": f"{origin}/api",

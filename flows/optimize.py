@@ -10,7 +10,7 @@ from gpt_trader.requests import OptimizeRequest
 from tasks.bars import ensure_bars, load_bars
 from tasks.optimize import conclude, publish, save_optimization, study_of, write_report
 from tasks.passing import whole
-from tasks.pins import pinned_snapshot
+from tasks.pins import first_snapshot
 from tasks.run import begin_run, run_name
 from tasks.search import search, walk_forward
 
@@ -21,7 +21,7 @@ def optimize(request: OptimizeRequest) -> str:
     run = begin_run("optimize", request)
     progress("bars", 0, 1)
     ensure_bars(request)
-    with pinned_snapshot(request) as pinned:
+    with first_snapshot(run, request) as pinned:
         loaded = load_bars(pinned)
         study = study_of(request, loaded)
         found = search(study, progress)

@@ -1,13 +1,15 @@
 """`python -P -m flows.server`: Prefect's own server under uvicorn, in this very process.
 
 The same app that `prefect server start` serves (REST, UI, scheduler, late runs, events, automations), without the CLI's
-imports, with its telemetry off and bound to loopback. The port is `GPT_TRADER_PREFECT_PORT`, which the supervisor sets
-to an actual one. The database is made ready in a thread while Prefect is being imported: they take seconds each.
+imports, with its telemetry off and bound to loopback unless `prefect_host` says otherwise. The port is
+`GPT_TRADER_PREFECT_PORT`, which the supervisor sets to an actual one. The database is made ready in a thread while
+Prefect is being imported: they take seconds each.
 """
 
 from __future__ import annotations
 
 import gc
+import os
 import sys
 import threading
 from collections.abc import Callable
@@ -20,8 +22,6 @@ from storage.database import ensure_databases, prefect_url, wait_ready
 
 if TYPE_CHECKING:
     from uvicorn import Server
-
-HOST: Final = "127.0.0.1"
 
 #: The database starts beside us; the first start initializes it.
 DATABASE_SECONDS: Final = 120.0
@@ -38,7 +38,8 @@ def main() -> int:
             raise Refused(
                 "GPT_TRADER_PREFECT_PORT must be an actual port here, not 0: the supervisor picks one"
             )
-        environment.adopt(environment.for_server(settings, engine, HOST))
+        settings.check_prefect_guarded(os.environ)
+        environment.adopt(environment.for_server(settings, engine))
         database = _Beside(lambda: _prepare_database(settings, engine))
         _import_prefect()
         environment.adopt({"PREFECT_API_DATABASE_CONNECTION_URL": database.result()})
@@ -107,14 +108,19 @@ def _server(settings: Settings) -> Server:
     return uvicorn.Server(
         uvicorn.Config(
             # A page of the web that points its own name at 127.0.0.1 must not reach Prefect, which has no login here.
-            TrustedHostMiddleware(create_app(final=True), allowed_hosts=[HOST, "localhost"]),
-            host=HOST,
+            # Bound beyond this machine it has one, and is called by whatever name the network gives it.
+            TrustedHostMiddleware(create_app(final=True), allowed_hosts=_hosts(settings.prefect_host)),
+            host=settings.prefect_host,
             port=settings.prefect_port,
             log_level="warning" if settings.log_level == "info" else settings.log_level,
             timeout_keep_alive=api.keepalive_timeout,
             timeout_graceful_shutdown=_SHUTDOWN_SECONDS,
         )
     )
+
+
+def _hosts(bound: str) -> list[str]:
+    return ["127.0.0.1", "localhost"] if bound in ("127.0.0.1", "localhost") else ["*"]
 
 
 if __name__ == "__main__":

@@ -21,7 +21,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Self
+from reprlib import Repr
+from typing import Any, ClassVar, Final, Self
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,9 @@ class Problem:
 
     def as_dict(self) -> dict[str, Any]:
         """Return the problem as JSON-ready values (shape: field, value, message, allowed, nearest)."""
-        shown = self.value if isinstance(self.value, str | int | float | bool | None) else str(self.value)
+        shown = (
+            self.value if isinstance(self.value, str | int | float | bool | None) else _in_words(self.value)
+        )
         if isinstance(shown, str) and len(shown) > 200:
             shown = shown[:200] + "…"
         return {
@@ -55,6 +58,18 @@ class Problem:
         if self.nearest:
             parts.append(f"did you mean {self.nearest!r}?")
         return "; ".join(parts)
+
+
+def _in_words(value: object) -> str:
+    """Return any value as text, a container only so deep and long: it may be anybody's."""
+    return _CONTAINERS.repr(value) if isinstance(value, dict | list | tuple | set | frozenset) else str(value)
+
+
+_CONTAINERS: Final = Repr()
+_CONTAINERS.maxlevel = 5
+_CONTAINERS.maxdict = _CONTAINERS.maxlist = _CONTAINERS.maxtuple = _CONTAINERS.maxset = 20
+_CONTAINERS.maxfrozenset = 20
+_CONTAINERS.maxstring = _CONTAINERS.maxother = _CONTAINERS.maxlong = 200
 
 
 class GptTraderError(Exception):

@@ -26,14 +26,24 @@ ENV_PREFIX: Final = "GPT_TRADER_"
 
 #: Environment names that are ours but no settings: they choose the home, a credential, or a test's fault; PART marks
 #: the processes of a part (`cli.engine.orphans`).
-_NOT_SETTINGS: Final = frozenset({"HOME", "API_KEY", "SERVER", "CRASH_AT", "OUTPUT", "PART"})
+_NOT_SETTINGS: Final = frozenset({"HOME", "SHARED", "API_KEY", "SERVER", "CRASH_AT", "OUTPUT", "PART"})
 
 
 @dataclass(frozen=True)
 class Home:
-    """Where everything of one engine lives. Nothing is created by asking for a path."""
+    """Where everything of one engine lives. Nothing is created by asking for a path.
+
+    Parts on machines apart have a home each; `shared` is the folder that these have in common (a network's file
+    system): bars, results, strategies, and the keys by which each knows the others' callers.
+    """
 
     root: Path
+    shared: Path | None = None
+
+    @property
+    def common(self) -> Path:
+        """The folder of what machines apart share; the home itself, where nothing says otherwise."""
+        return self.shared or self.root
 
     @property
     def config(self) -> Path:
@@ -43,12 +53,12 @@ class Home:
     @property
     def key(self) -> Path:
         """The local API key, mode 0600, written when the engine starts."""
-        return self.root / "key"
+        return self.common / "key"
 
     @property
     def account_keys(self) -> Path:
         """The keys that sign access tokens and seal accounts' secrets, mode 0600 (`api.accounts.secrets_file`)."""
-        return self.root / "account-keys.json"
+        return self.common / "account-keys.json"
 
     @property
     def logins(self) -> Path:
@@ -76,7 +86,7 @@ class Home:
     @property
     def lake(self) -> Path:
         """Parquet files and manifests."""
-        return self.root / "lake"
+        return self.common / "lake"
 
     @property
     def cache(self) -> Path:
@@ -86,12 +96,12 @@ class Home:
     @property
     def runs(self) -> Path:
         """One folder a run: series, report, picture."""
-        return self.root / "runs"
+        return self.common / "runs"
 
     @property
     def strategies(self) -> Path:
         """Users' strategy files by content hash."""
-        return self.root / "strategies"
+        return self.common / "strategies"
 
     @property
     def logs(self) -> Path:
@@ -115,9 +125,14 @@ class Home:
 
 
 def home() -> Home:
-    """Return the engine's home, from `GPT_TRADER_HOME` or `~/.gpt-trader`."""
-    chosen = os.environ.get(f"{ENV_PREFIX}HOME", "").strip()
-    return Home(Path(chosen).expanduser().absolute() if chosen else Path.home() / ".gpt-trader")
+    """Return the engine's home, from `GPT_TRADER_HOME` (default `~/.gpt-trader`) and `GPT_TRADER_SHARED`."""
+    root, shared = (_folder(name) for name in ("HOME", "SHARED"))
+    return Home(root or Path.home() / ".gpt-trader", shared)
+
+
+def _folder(name: str) -> Path | None:
+    chosen = os.environ.get(f"{ENV_PREFIX}{name}", "").strip()
+    return Path(chosen).expanduser().absolute() if chosen else None
 
 
 def _rate(value: str) -> str:
@@ -137,6 +152,14 @@ class Settings(BaseModel):
     api_host: str = Field(default="127.0.0.1", description="Address the API binds.")
     api_port: int = Field(default=8000, ge=0, le=65535, description="0: any free port.")
     prefect_port: int = Field(default=4200, ge=0, le=65535, description="0: any free port.")
+    prefect_host: str = Field(
+        default="127.0.0.1",
+        description="Address Prefect binds; beyond this machine PREFECT_SERVER_API_AUTH_STRING must be set.",
+    )
+    database_host: str | None = Field(
+        default=None,
+        description="Address where the embedded PostgreSQL listens (port 5432); default: a socket of this machine's.",
+    )
     database_url: SecretStr | None = Field(
         default=None, description="postgresql://user:password@host/name; default: the embedded PostgreSQL."
     )
@@ -291,6 +314,17 @@ class Settings(BaseModel):
         """Return a setting's value; of a mapping with fields of its own, what was given of it, JSON-ready."""
         value = getattr(self, name)
         return value.model_dump(mode="json", exclude_unset=True) if isinstance(value, BaseModel) else value
+
+    def check_prefect_guarded(self, environ: Mapping[str, str]) -> None:
+        """Raise Refused where Prefect would be open to other machines without a password."""
+        guarded = environ.get("PREFECT_SERVER_API_AUTH_STRING", "").strip()
+        if self.prefect_host in ("127.0.0.1", "::1", "localhost") or guarded:
+            return
+        from gpt_trader.errors import Problem, Refused
+
+        message = "opens Prefect to other machines, and nothing guards it"
+        allowed = "127.0.0.1, or set PREFECT_SERVER_API_AUTH_STRING to user:password"
+        raise Refused.of(Problem("prefect_host", self.prefect_host, message, allowed))
 
     #: Was the port chosen by the user (then a taken one is an error) or may we take the next free one?
     def chosen(self, name: str) -> bool:

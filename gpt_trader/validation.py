@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from difflib import get_close_matches
-from typing import Any, TypeVar, get_args
+from typing import Any, Final, TypeVar, get_args
 
 from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
 
 from gpt_trader.errors import Problem, Refused, UnknownName
+
+#: Problems that one refusal names: whoever sends a million wrong fields is not told of each.
+MOST_PROBLEMS: Final = 20
+_MOST_TOLD_APART: Final = 1000
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -22,14 +27,25 @@ def validated(model: type[Model], values: Mapping[str, Any], *, prefix: str = ""
     try:
         return model.model_validate(dict(values))
     except ValidationError as error:
-        problems = problems_of(error, model, prefix=prefix)
-        names = all(complaint["type"] == "unknown_name" for complaint in error.errors())
-        raise (UnknownName if names else Refused).of(*problems) from None
+        if error.error_count() > _MOST_TOLD_APART:
+            message = f"has {error.error_count():,} problems"
+            raise Refused.of(Problem(prefix.rstrip(".") or "request", None, message)) from None
+        complaints = error.errors(include_url=False)
+        names = all(complaint["type"] == "unknown_name" for complaint in complaints)
+        raise (UnknownName if names else Refused).of(*_problems(complaints, model, prefix)) from None
 
 
 def problems_of(error: ValidationError, model: type[BaseModel], *, prefix: str = "") -> list[Problem]:
-    """Return one Problem for each complaint of pydantic; unknown fields get the nearest known one."""
-    return [_problem(dict(complaint), model, prefix) for complaint in error.errors(include_url=False)]
+    """Return a Problem for each complaint of pydantic, of many the first; unknown fields get the nearest known one."""
+    return _problems(error.errors(include_url=False), model, prefix)
+
+
+def _problems(complaints: Sequence[ErrorDetails], model: type[BaseModel], prefix: str) -> list[Problem]:
+    problems = [_problem(dict(complaint), model, prefix) for complaint in complaints[:MOST_PROBLEMS]]
+    if len(complaints) > MOST_PROBLEMS:
+        left = len(complaints) - MOST_PROBLEMS
+        problems.append(Problem(prefix.rstrip(".") or "request", None, f"has {left:,} more problems"))
+    return problems
 
 
 def _problem(complaint: dict[str, Any], model: type[BaseModel], prefix: str) -> Problem:

@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID, uuid4
 
-from sqlalchemy import ColumnElement, Engine, Row, func, insert, or_, select, update
+from sqlalchemy import ColumnElement, Connection, Engine, Row, func, insert, or_, select, update
 from sqlalchemy.exc import IntegrityError
 
 from gpt_trader.errors import Conflict, NotFound
@@ -94,11 +94,13 @@ class AccountStore:
 
         Raises:
             NotFound: There is no such account.
-            Conflict: The new address has one already.
+            Conflict: The new address has one already; or it is the last active administrator's, and would be none.
         """
         changes = update(USERS).where(USERS.c.id == user_id).values(dict(values)).returning(USERS)
         try:
             with self._engine.begin() as connection:
+                if values.get("role", ADMIN) != ADMIN or values.get("is_active") is False:
+                    _leave_an_administrator(connection, user_id)
                 row = connection.execute(changes if values else select(USERS).where(USERS.c.id == user_id))
                 found = row.one_or_none()
                 if found is None:
@@ -129,6 +131,17 @@ class AccountStore:
         with self._engine.connect() as connection:
             row = connection.execute(select(USERS).where(condition)).one_or_none()
         return None if row is None else _user(row)
+
+
+def _leave_an_administrator(connection: Connection, user_id: UUID) -> None:
+    """Raise Conflict where the account is the only active administrator's.
+
+    All of them are locked until the transaction ends: two that switch each other off wait for one another.
+    """
+    active = select(USERS.c.id).where(USERS.c.role == ADMIN, USERS.c.is_active)
+    ids = connection.execute(active.order_by(USERS.c.id).with_for_update()).scalars().all()
+    if list(ids) == [user_id]:
+        raise Conflict("this is the last active administrator: make another one first")
 
 
 def address_taken(email: str) -> Conflict:

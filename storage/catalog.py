@@ -27,6 +27,8 @@ _ID: Final = re.compile(r"[0-9a-f]{1,64}")
 _SHORTEST_PREFIX: Final = 6
 
 _FileVersion = tuple[int, int, int]
+#: What tells one commit from another without reading either.
+Mark = _FileVersion | None
 
 
 @dataclass(frozen=True)
@@ -86,6 +88,15 @@ class Catalog:
     def snapshots(self) -> tuple[Snapshot, ...]:
         """Return every snapshot, oldest first; an empty lake has none."""
         return self._history().snapshots
+
+    def mark(self) -> Mark:
+        """Return what changes whenever the history does; None while there is none."""
+        try:
+            return _version(self._current)
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise CorruptLake(f"{self._current} cannot be read: {error.strerror}") from None
 
     def resolve(self, wanted: str | date | None) -> Snapshot | None:
         """Return the snapshot meant by an id, a prefix of one, or a time (the newest at that time).

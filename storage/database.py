@@ -143,6 +143,13 @@ def engine_for(url: URL) -> Engine:
     return known
 
 
+def told_of(url: URL) -> str:
+    """Return what to call a database that does not answer: its address and the setting that gives it, no credential."""
+    if not url.host:
+        return "the embedded database"
+    return f"the database at {url.host}:{url.port or 5432} (setting database_url)"
+
+
 def dispose_engines() -> None:
     """Close the connections of every engine of this process."""
     while _engines:

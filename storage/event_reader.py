@@ -17,8 +17,8 @@ from types import TracebackType
 from typing import Any, Final, TypeVar
 
 import psycopg
-from sqlalchemy import URL, select
-from sqlalchemy.exc import InterfaceError, OperationalError
+from sqlalchemy import URL, Executable, Row, select
+from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from storage.database import libpq_arguments
@@ -64,7 +64,11 @@ class AsyncEventReader:
     async def __aenter__(self) -> AsyncEventReader:
         """Start listening in the background; a database that is down is waited for."""
         self._engine: AsyncEngine = create_async_engine(
-            self._url, pool_size=4, max_overflow=0, pool_pre_ping=True, connect_args={"connect_timeout": 10}
+            self._url,
+            pool_size=4,
+            max_overflow=0,
+            isolation_level="AUTOCOMMIT",  # each look is one statement: BEGIN and ROLLBACK cost a round trip each
+            connect_args={"connect_timeout": 10},
         )
         self._tasks = (asyncio.create_task(self._listen()), asyncio.create_task(self._poll()))
         return self
@@ -174,21 +178,29 @@ class AsyncEventReader:
             task.exception()  # mark as seen: whoever waited for it may be gone
 
     async def _read(self, channel: str, after: Position | None, limit: int) -> list[Event]:
-        async with self._engine.connect() as connection:
-            rows = (await connection.execute(READ, read_values(channel, after, limit))).all()
+        rows = await self._rows(READ, read_values(channel, after, limit))
         return events_of(rows, channel, after)
 
     async def _position(self, channel: str) -> Position | None:
         wanted = select(CHANNELS.c.epoch, CHANNELS.c.last_offset).where(CHANNELS.c.channel == channel)
+        rows = await self._rows(wanted)
+        return Position(rows[0].epoch, rows[0].last_offset) if rows else None
+
+    async def _rows(self, statement: Executable, values: dict[str, Any] | None = None) -> Sequence[Row[Any]]:
+        """Ask; once more where the connection had been lost while it was idle (asking first would cost each look)."""
+        try:
+            async with self._engine.connect() as connection:
+                return (await connection.execute(statement, values)).all()
+        except DBAPIError as error:
+            if not error.connection_invalidated:
+                raise
         async with self._engine.connect() as connection:
-            row = (await connection.execute(wanted)).one_or_none()
-        return None if row is None else Position(row.epoch, row.last_offset)
+            return (await connection.execute(statement, values)).all()
 
     async def _latest(
         self, channel: str, types: Sequence[str]
     ) -> tuple[Position | None, dict[str, dict[str, Any]]]:
-        async with self._engine.connect() as connection:
-            rows = (await connection.execute(LATEST, {"channel": channel, "types": list(types)})).all()
+        rows = await self._rows(LATEST, {"channel": channel, "types": list(types)})
         if not rows:
             return None, {}
         newest = {row.type: row.data for row in rows if row.type is not None}
@@ -229,10 +241,7 @@ class AsyncEventReader:
                 continue
             wanted = select(CHANNELS.c.channel, CHANNELS.c.epoch, CHANNELS.c.last_offset)
             try:
-                async with self._engine.connect() as connection:
-                    rows = await connection.execute(
-                        wanted.where(CHANNELS.c.channel.in_(list(self._followers)))
-                    )
+                rows = await self._rows(wanted.where(CHANNELS.c.channel.in_(list(self._followers))))
             except _LOST:
                 continue
             latest = {row.channel: Position(row.epoch, row.last_offset) for row in rows}

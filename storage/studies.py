@@ -28,6 +28,30 @@ SCHEMA: Final = "optuna"
 #: First key of the advisory locks of this module ("optu" as a number); the second is the hash of what is locked.
 _LOCK: Final = 0x6F707475
 
+#: Optuna's tables, what refers to another one before it.
+_OF_TRIALS: Final = (
+    "trial_heartbeats",
+    "trial_intermediate_values",
+    "trial_params",
+    "trial_system_attributes",
+    "trial_user_attributes",
+    "trial_values",
+)
+_OF_STUDIES: Final = (
+    "trials",
+    "study_directions",
+    "study_system_attributes",
+    "study_user_attributes",
+    "studies",
+)
+
+#: Studies by id and name whose newest trial is older than a moment (naive, in UTC, as Optuna writes).
+_UNUSED: Final = """
+    SELECT study_id, study_name FROM studies WHERE (
+        SELECT max(coalesce(datetime_complete, datetime_start)) FROM trials WHERE trials.study_id = studies.study_id
+    ) < :before
+"""
+
 
 def address(url: URL) -> URL:
     """Return the URL of the schema in the database of `url`, for Optuna and its tools."""
@@ -66,6 +90,33 @@ class StudyStore:
                 return []
             connection.execute(text(f"SET LOCAL search_path TO {SCHEMA}"))
             return list(connection.execute(text("SELECT study_name FROM studies ORDER BY 1")).scalars())
+
+    def collect(self, before: datetime, *, trial: bool = False) -> list[str]:
+        """Remove the studies to which nothing was added since then, or with `trial` only name them; return their names.
+
+        A search that is done again adds its trials anew. Studies without trials are none of ours and stay.
+        """
+        with self._engine.begin() as connection:
+            if connection.execute(text(f"SELECT to_regclass('{SCHEMA}.studies')")).scalar() is None:
+                return []
+            connection.execute(text(f"SET LOCAL search_path TO {SCHEMA}"))
+            moment = {"before": before.astimezone(UTC).replace(tzinfo=None)}
+            names = sorted(name for _, name in connection.execute(text(_UNUSED), moment))
+            if trial:
+                return names
+            for name in names:
+                _lock(connection, name)  # whoever adds to it waits; what was added before is seen now
+            still = connection.execute(
+                text(f"{_UNUSED} AND study_name = ANY(:names)"), {"names": names, **moment}
+            )
+            gone = {name: identity for identity, name in still}
+            ids = {"ids": list(gone.values())}
+            for table in _OF_TRIALS:
+                of_them = "trial_id IN (SELECT trial_id FROM trials WHERE study_id = ANY(:ids))"
+                connection.execute(text(f"DELETE FROM {table} WHERE {of_them}"), ids)  # noqa: S608 - our own names
+            for table in _OF_STUDIES:
+                connection.execute(text(f"DELETE FROM {table} WHERE study_id = ANY(:ids)"), ids)  # noqa: S608
+        return sorted(gone)
 
     @cached_property
     def _tables(self) -> Any:  # noqa: ANN401 - a module of Optuna's that has no types

@@ -167,6 +167,7 @@ TICKETS: Final = Table(
     Column("scopes", JSON, nullable=False),
     Column("holder_until", DateTime(timezone=True)),  # when the credential expires that it was asked for with
     Column("expires_at", DateTime(timezone=True), nullable=False),
+    Column("origin", Text),  # the login or key that it was asked for with; null: the local key
     Index("tickets_expires_idx", "expires_at"),
 )
 

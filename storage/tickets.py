@@ -13,11 +13,12 @@ from storage.tables import TICKETS
 
 @dataclass(frozen=True)
 class TicketHolder:
-    """Who asked for the ticket, what that principal could do then, and until when (None: no end)."""
+    """Who asked for the ticket, what that principal could do then, until when (None: no end), and with what."""
 
     principal: str
     scopes: tuple[str, ...]
     until: datetime | None
+    origin: str | None = None
 
 
 #: Skips what another issue clears away at this moment.
@@ -42,6 +43,7 @@ class TicketStore:
             "principal": holder.principal,
             "scopes": list(holder.scopes),
             "holder_until": holder.until,
+            "origin": holder.origin,
             "expires_at": until,
         }
         with self._engine.begin() as connection:
@@ -53,4 +55,6 @@ class TicketStore:
         taking = delete(TICKETS).where(TICKETS.c.digest == digest, TICKETS.c.expires_at > func.now())
         with self._engine.begin() as connection:
             row = connection.execute(taking.returning(TICKETS)).one_or_none()
-        return None if row is None else TicketHolder(row.principal, tuple(row.scopes), row.holder_until)
+        if row is None:
+            return None
+        return TicketHolder(row.principal, tuple(row.scopes), row.holder_until, row.origin)

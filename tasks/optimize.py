@@ -17,12 +17,11 @@ from numpy.typing import NDArray
 from prefect import get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 
-from gpt_trader.backtesting.causality import require_causal
 from gpt_trader.backtesting.data_quality import data_quality, warnings
 from gpt_trader.backtesting.engine import require_shortable
 from gpt_trader.errors import Conflict
 from gpt_trader.optimization.page import render_html
-from gpt_trader.optimization.result import OptimizeResult, choose, summary
+from gpt_trader.optimization.result import OptimizeResult, choose, require_causal_best, summary
 from gpt_trader.optimization.screening import COLUMNS, WIDTH
 from gpt_trader.optimization.search import Search
 from gpt_trader.optimization.space import search_space
@@ -155,7 +154,7 @@ def conclude(
     """Choose the best, have them verified by the engine of record, and judge whether to believe it."""
     screened = search.screened
     objective, numbers, backtests, verified = choose(study, screened, snapshot_id=loaded.snapshot_id)
-    require_causal(study.candidate(numbers[0]), study.bars, study.first)
+    tried = require_causal_best(study, numbers)
     trades = backtests[0].trades
     quality = data_quality(loaded.verdict, trades, backtests[0].time, mark=study.request.on_gaps != "warn")
     return OptimizeResult(
@@ -172,6 +171,7 @@ def conclude(
         data_quality=quality,
         warnings=warnings(quality, loaded.verdict, trades),
         stopped=search.stopped,
+        tried_for_lookahead=tried,
         optuna_study=study_name(study) if study.request.method == "tpe" else None,
     )
 

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from typing import TypeVar
 
 from gpt_trader.requests import TradingRequest
+from tasks.run import CurrentRun
 from tasks.stores import stores
 
 Reading = TypeVar("Reading", bound=TradingRequest)
@@ -24,3 +25,19 @@ def pinned_snapshot(request: Reading) -> Iterator[Reading]:
     """
     with stores().lake.pinned(request.snapshot) as snapshot:
         yield request.model_copy(update={"snapshot": snapshot.id if snapshot else None})
+
+
+@contextmanager
+def first_snapshot(run: CurrentRun, request: Reading) -> Iterator[Reading]:
+    """As `pinned_snapshot`, and written down with the run: tried again, it reads what its first try read.
+
+    A run may be killed and resumed after bars came in; its trials, and so its result, would be others.
+    """
+    runs = stores().runs
+    known = runs.get(run.id).snapshot_id
+    with pinned_snapshot(
+        request if known is None else request.model_copy(update={"snapshot": known})
+    ) as pinned:
+        if pinned.snapshot is not None:
+            runs.note_snapshot(run.id, pinned.snapshot)
+        yield pinned

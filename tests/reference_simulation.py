@@ -99,6 +99,8 @@ def _charged(size: float, fill: float, terms: BacktestRequest) -> float:
 
 def _affordable(budget: float, fill: float, terms: BacktestRequest) -> float:
     """Return the most units whose outlay is within the budget: by bisection where there is no formula."""
+    if fill <= 0:  # slippage took all of the price: there is nothing to buy
+        return 0.0
     if isinstance(terms.commission, float):
         return budget / (fill * (1 + terms.commission))
     low, high = 0.0, 0.0 if fill == 0 else budget / fill

@@ -13,7 +13,7 @@ from api.accounts.holders import KeyHolders, TokenHolders
 from api.accounts.passwords import PasswordThread
 from api.accounts.remembered import Remembered
 from api.accounts.secrets_file import SecretsFile
-from api.accounts.throttle import Throttle
+from api.accounts.shared_throttle import SharedThrottle
 from api.accounts.tickets import Tickets
 from api.accounts.tokens import AccessTokens
 from api.accounts.users import Users
@@ -39,7 +39,7 @@ class Accounts:
     audit: AuditLog
     keys: SecretsFile
     tokens: AccessTokens
-    throttle: Throttle
+    throttle: SharedThrottle
     thread: PasswordThread
     login_standings: Remembered[UUID, LoginStanding]
     key_standings: Remembered[str, KeyStanding]
@@ -55,7 +55,8 @@ class Accounts:
         self.key_standings.forget()
 
     async def close(self) -> None:
-        """End the passwords' thread."""
+        """End the passwords' thread, and the throttle's connections."""
+        await self.throttle.close()
         await asyncio.to_thread(self.thread.close)
 
 
@@ -70,6 +71,7 @@ def open_accounts(
     keys = SecretsFile(home.account_keys)
     store, logins, api_keys = AccountStore(engine), LoginStore(engine), ApiKeyStore(engine)
     thread = PasswordThread()
+    storage = settings.rate_limit_storage
     audit = AuditLog(engine)
     audit.forget(settings.keep_audit_days)
     return Accounts(
@@ -78,11 +80,11 @@ def open_accounts(
         users=Users(store, thread, keys.derived("reset tokens"), hasher),
         logins=logins,
         api_keys=api_keys,
-        tickets=Tickets(TicketStore(engine), store),
+        tickets=Tickets(TicketStore(engine)),
         audit=audit,
         keys=keys,
         tokens=AccessTokens(keys, settings.access_token_minutes * 60),
-        throttle=Throttle(),
+        throttle=SharedThrottle(storage.get_secret_value() if storage else None),
         thread=thread,
         login_standings=Remembered(lambda login_id: asyncio.to_thread(logins.standing, login_id)),
         key_standings=Remembered(lambda digest: asyncio.to_thread(api_keys.standing, digest)),

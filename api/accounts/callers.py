@@ -9,7 +9,7 @@ from uuid import UUID
 from fastapi import Depends, Request
 
 from api.accounts.origin import Origin
-from api.dependencies import Asking, Parts, authenticated
+from api.dependencies import Administrator, Asking, Parts, authenticated
 from api.principals import Principal
 from gpt_trader.errors import Denied
 from storage.accounts import User
@@ -42,6 +42,16 @@ async def signed_in(principal: Anybody, user: Annotated[User, Depends(account)])
     return user
 
 
+async def accounts_administrator(principal: Administrator) -> Principal:
+    """Return an administrator who has logged in, or reads the local key.
+
+    An API key, `admin` or not, must not make passwords, and with them more than it was given.
+    """
+    if principal.user_id is not None and principal.login is None:
+        raise Denied("an API key may not change accounts: log in and send the access token")
+    return principal
+
+
 async def login_of(principal: Anybody) -> UUID | None:
     """Return the login that the caller's access token comes from."""
     return principal.login
@@ -50,4 +60,5 @@ async def login_of(principal: Anybody) -> UUID | None:
 From = Annotated[Origin, Depends(origin_of)]
 Account = Annotated[User, Depends(account)]
 SignedIn = Annotated[User, Depends(signed_in)]
+AccountsAdministrator = Annotated[Principal, Depends(accounts_administrator)]
 Login = Annotated[UUID | None, Depends(login_of)]

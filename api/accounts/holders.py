@@ -47,11 +47,14 @@ class KeyHolders:
         """Return the key's owner with the key's scopes."""
         if not credential.startswith(KEY_PREFIX):
             return None
-        standing = await self._standings.get(digest_of(credential))
+        digest = digest_of(credential)
+        standing = await self._standings.get(digest)
         if standing is None:
             return None
         key = standing.key
         end = key.expires_at.timestamp() if key.expires_at else None
         if end is not None and time.time() >= end:
             return None
-        return Principal(principal_of(key.user_id), held(key.scopes, standing.role), expires_at=end)
+        return Principal(
+            principal_of(key.user_id), held(key.scopes, standing.role), expires_at=end, key=digest
+        )

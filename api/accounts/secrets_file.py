@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+import structlog
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
@@ -27,8 +28,7 @@ from gpt_trader.private_files import locked, read_private, write_private
 _SCHEMA_VERSION: Final = 1
 _BYTES: Final = 32
 
-#: How often, at most, the file is looked at for a key that is not known: another process may have rotated.
-_LOOK_SECONDS: Final = 1.0
+_log = structlog.get_logger("api")
 
 
 @dataclass(frozen=True, repr=False)
@@ -43,6 +43,9 @@ class SigningKey:
 class SecretsFile:
     """Reads the file, makes it where it is missing, and rotates its signing keys. Thread-safe.
 
+    What another process rotates or discards counts here at once. A file that cannot be read then leaves the
+    keys as they were: somebody who moves it away for a moment logs nobody out.
+
     Raises:
         Denied: The file is readable by others, another user's, or malformed.
     """
@@ -50,22 +53,21 @@ class SecretsFile:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._lock = threading.Lock()
-        self._looked = 0.0
         with locked(path):
             if read_private(path) is None:
                 _write(path, [_fresh_key()], secrets.token_bytes(_BYTES))
+        self._mark = _mark(path)
         self._signing, self._sealing = _read(path)
 
     def current(self) -> SigningKey:
         """Return the key that signs."""
+        self._look()
         return self._signing[-1]
 
     def by_kid(self, kid: str) -> SigningKey | None:
-        """Return the key of an id while tokens of it are accepted."""
-        found = self._find(kid)
-        if found is None and self._look():
-            found = self._find(kid)
-        return found
+        """Return the key of an id while tokens of it are accepted; another process may have rotated the keys."""
+        self._look()
+        return self._find(kid)
 
     def rotate(self, overlap_seconds: float) -> SigningKey:
         """Sign with a new key from now on; the present ones are accepted for `overlap_seconds` (0: not at all)."""
@@ -76,8 +78,9 @@ class SecretsFile:
                 SigningKey(key.kid, key.secret, min(until, key.accepted_until or until)) for key in signing
             ]
             fresh = _fresh_key()
-            self._signing = [*(key for key in kept if _accepted(key)), fresh]
-            _write(self._path, self._signing, sealing)
+            signs = [*(key for key in kept if _accepted(key)), fresh]
+            _write(self._path, signs, sealing)
+            self._signing = signs
         return fresh
 
     def seal(self, text: str, bound_to: str) -> str:
@@ -103,14 +106,28 @@ class SecretsFile:
     def _find(self, kid: str) -> SigningKey | None:
         return next((key for key in self._signing if key.kid == kid and _accepted(key)), None)
 
-    def _look(self) -> bool:
-        """Read the file again, at most once a second; return whether it was read."""
+    def _look(self) -> None:
+        """Read the file again where another process has replaced it; a look costs a microsecond or two."""
+        mark = _mark(self._path)
+        if mark in (None, self._mark):
+            return
         with self._lock:
-            if time.monotonic() - self._looked < _LOOK_SECONDS:
-                return False
-            self._looked = time.monotonic()
-            self._signing, self._sealing = _read(self._path)
-        return True
+            self._mark = mark
+            try:
+                self._signing, self._sealing = _read(self._path)
+            except Denied as error:
+                _log.warning(
+                    "the keys of accounts cannot be read again: those of before stand", reason=error.detail
+                )
+
+
+def _mark(path: Path) -> tuple[int, int] | None:
+    """Return what changes when the file is replaced; None while it is missing: then what is known goes on."""
+    try:
+        facts = path.stat()
+    except OSError:
+        return None
+    return facts.st_ino, facts.st_mtime_ns
 
 
 def _accepted(key: SigningKey) -> bool:

@@ -10,11 +10,11 @@ from api.accounts.accounts import Accounts
 from api.accounts.origin import Origin
 from api.accounts.roles import chosen, held, ordered, scopes_of
 from api.accounts.second_factor import take_code
-from api.accounts.tokens import REFRESH_PREFIX, digest_of, fresh_secret
+from api.accounts.tokens import REFRESH_PREFIX, digest_of, following_secret, fresh_secret
 from api.errors import TooManyRequests, Unauthenticated, WrongCredentials
 from api.principals import Scope
 from gpt_trader.errors import OtpRequired
-from storage.accounts import User
+from storage.accounts import User, principal_of
 from storage.logins import Reused
 
 
@@ -60,7 +60,7 @@ async def log_in(accounts: Accounts, attempt: Attempt, origin: Origin) -> Issued
 
 async def prove(accounts: Accounts, attempt: Attempt, origin: Origin) -> User:
     """Return the account whose password, and code where it wants one, somebody knows; errors as `log_in`."""
-    wait = accounts.throttle.begin(attempt.email, origin.address)
+    wait = await accounts.throttle.begin(attempt.email, origin.address)
     if wait:
         raise TooManyRequests(
             f"too many wrong passwords from this address: wait {wait} s; other addresses are not affected",
@@ -73,21 +73,31 @@ async def prove(accounts: Accounts, attempt: Attempt, origin: Origin) -> User:
     if user.totp_secret is not None:
         if not attempt.otp:
             # It stays counted as failed: who knows the password alone must not try codes without end.
+            told = origin.tells(
+                "login.code_missing", user.principal
+            )  # the owner can see that somebody knows it
+            await asyncio.to_thread(accounts.audit.record, told)
             raise OtpRequired("this account wants a one-time code as well: send it as the field `otp`")
         if not await take_code(accounts, user, attempt.otp):
             await _failed(accounts, attempt, origin, "one-time code")
             raise WrongCredentials("the one-time code is wrong or was used: wait for the next one")
-    accounts.throttle.succeeded(attempt.email, origin.address)
+    await accounts.throttle.succeeded(attempt.email, origin.address)
     return user
 
 
-async def refresh(accounts: Accounts, token: str, origin: Origin) -> Issued:
+async def refresh(accounts: Accounts, token: str, origin: Origin, retry_key: str | None = None) -> Issued:
     """Return the next pair of tokens of a login; the refresh token is used up with that.
+
+    With a `retry_key` the same request may be sent again until its answer has arrived and been used: it gives the same
+    refresh token. Whoever has only stolen the token does not know the key, and is found out as ever.
 
     Raises:
         Unauthenticated: It is none, has expired, or was used before; the login ends with the latter.
     """
     following, seconds = fresh_secret(REFRESH_PREFIX), accounts.settings.refresh_token_days * 86_400
+    if retry_key is not None:
+        secret = accounts.keys.derived("refresh retries")
+        following = following_secret(REFRESH_PREFIX, secret, token, retry_key)
     told = origin.tells("refresh.reused")
     found = await asyncio.to_thread(
         accounts.logins.rotate, digest_of(token), digest_of(following), seconds, told
@@ -102,14 +112,15 @@ async def refresh(accounts: Accounts, token: str, origin: Origin) -> Issued:
 
 
 async def log_out(accounts: Accounts, token: str | None, login: UUID | None, origin: Origin) -> None:
-    """End the login of a refresh token (used or not), or of an access token; one that has ended is no error."""
+    """End the login of a refresh token (used or not) and that of an access token; one that has ended is no error."""
+    ending = {login: origin.actor} if login is not None else {}
     if token is not None:
         found = await asyncio.to_thread(accounts.logins.login_of, digest_of(token))
-        login = found[0] if found else None
-    if login is not None:
-        told = origin.tells("logout", origin.actor, login=str(login))
-        await asyncio.to_thread(accounts.logins.end, login, "logged out", told)
-        accounts.login_standings.forget(login)
+        ending |= {found[0]: principal_of(found[1])} if found else {}
+    for each, whose in ending.items():
+        told = origin.tells("logout", whose, login=str(each))
+        await asyncio.to_thread(accounts.logins.end, each, "logged out", told)
+        accounts.login_standings.forget(each)
 
 
 async def end_logins(accounts: Accounts, user: User, because: str, but: UUID | None = None) -> None:

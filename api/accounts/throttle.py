@@ -71,7 +71,7 @@ class Throttle:
         """
         pairs = [
             (self._counter(key), pace)
-            for key, pace in zip(_keys(account, address), (ACCOUNT, ADDRESS), strict=True)
+            for key, pace in zip(keys_of(account, address), (ACCOUNT, ADDRESS), strict=True)
         ]
         now = self._clock()
         wait = max(counter.free_at for counter, _ in pairs) - now
@@ -84,12 +84,16 @@ class Throttle:
         return 0
 
     def succeeded(self, account: str, address: str) -> None:
-        """Forget the failures of this account from this address, and take back the attempt itself from the address."""
-        of_account, of_address = _keys(account, address)
-        self._counters.pop(of_account, None)
+        """Forget the failures of this account from this address, and take them back from the address.
+
+        They were its owner's: a mistyped password, or a login that first learns that it needs a code. What was tried on
+        other accounts stays counted.
+        """
+        of_account, of_address = keys_of(account, address)
+        own = self._counters.pop(of_account, None)
         counter = self._counters.get(of_address)
         if counter is not None:
-            counter.failures = max(0, counter.failures - 1)
+            counter.failures = max(0, counter.failures - (own.failures if own else 1))
             counter.free_at = counter.touched + ADDRESS.pause(counter.failures)
 
     def _counter(self, key: tuple[str, str]) -> _Counter:
@@ -102,7 +106,8 @@ class Throttle:
         return counter
 
 
-def _keys(account: str, address: str) -> tuple[tuple[str, str], tuple[str, str]]:
+def keys_of(account: str, address: str) -> tuple[tuple[str, str], tuple[str, str]]:
+    """Return what is counted: the account as tried from the address, and the address."""
     network = network_of(address)
     return (account.strip().lower()[:320], network), ("", network)
 

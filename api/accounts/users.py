@@ -14,10 +14,10 @@ from fastapi import Request
 from fastapi.security import OAuth2PasswordRequestForm
 from fastapi_users import BaseUserManager, UUIDIDMixin, exceptions
 from fastapi_users.db import BaseUserDatabase
-from fastapi_users.password import PasswordHelper, PasswordHelperProtocol
+from fastapi_users.password import PasswordHelperProtocol
 from fastapi_users.schemas import BaseUserCreate, BaseUserUpdate
 
-from api.accounts.passwords import PasswordThread, check_password
+from api.accounts.passwords import PasswordThread, argon2, check_password
 from api.accounts.roles import Role
 from gpt_trader.errors import Conflict, Problem, Refused
 from storage.accounts import AccountStore, User, address_taken
@@ -43,7 +43,7 @@ class Users:
         store: The accounts in SQL.
         thread: Where passwords are hashed.
         reset_secret: Signs reset tokens.
-        hasher: Hashes passwords; default: fastapi-users' own, Argon2.
+        hasher: Hashes passwords; default: `argon2`.
     """
 
     def __init__(
@@ -56,7 +56,7 @@ class Users:
         self._store = store
         self._thread = thread
         self._reset_secret = reset_secret
-        self._hasher = hasher or PasswordHelper()
+        self._hasher = hasher or argon2()
 
     async def check(self, email: str, password: str) -> User | None:
         """Return the account that this is the password of; it takes as long where there is none."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from fastapi import APIRouter, BackgroundTasks, Form
+from fastapi import APIRouter, BackgroundTasks, Form, Header
 from pydantic import BaseModel, ConfigDict, EmailStr, Field, SecretStr
 
 from api.accounts import resetting, signing_in
@@ -16,6 +16,16 @@ from api.errors import RegistrationClosed, Unauthenticated, declared
 from api.routes.users import UserView
 
 router = APIRouter(prefix="/api/v1/auth", tags=["auth"])
+
+
+RetryKey = Annotated[
+    str | None,
+    Header(
+        alias="Idempotency-Key",
+        pattern=r"^[\x21-\x7e]{16,200}$",
+        description="Random, and as secret as the token: who knows both gets the same answer again.",
+    ),
+]
 
 
 class Registration(BaseModel):
@@ -103,7 +113,7 @@ async def register(body: Registration, context: Parts, origin: From) -> UserView
     return UserView.of(await context.accounts.users.create(body.email, password, FIRST_ROLE, told))
 
 
-@router.post("/login", summary="Log in", responses=declared(400, 401, 413, 422, 500))
+@router.post("/login", summary="Log in", responses=declared(400, 401, 403, 413, 422, 500))
 async def login(
     context: Parts,
     origin: From,
@@ -122,10 +132,14 @@ async def login(
 
 
 @router.post("/refresh", summary="Get the next pair of tokens", responses=declared(400, 401, 413, 422, 500))
-async def refresh(body: RefreshRequest, context: Parts, origin: From) -> TokenPair:
-    """Use a refresh token up. One that is brought twice ends its login, access tokens included."""
+async def refresh(body: RefreshRequest, context: Parts, origin: From, key: RetryKey = None) -> TokenPair:
+    """Use a refresh token up. One that is brought twice ends its login, access tokens included.
+
+    A client whose answer may be lost on the way sends a random `Idempotency-Key` of its own: the same token with the
+    same key gives the same next token, until that is used.
+    """
     token = body.refresh_token.get_secret_value()
-    return TokenPair.of(await signing_in.refresh(context.accounts, token, origin))
+    return TokenPair.of(await signing_in.refresh(context.accounts, token, origin, key))
 
 
 @router.post("/logout", status_code=204, summary="Log out", responses=declared(400, 401, 413, 422, 500))

@@ -14,6 +14,7 @@ from api.bars_document import MEDIA_TYPES, BarsQuery, encode, find
 from api.context import Context
 from api.dependencies import Parts, Reader, SymbolPath
 from api.errors import declared
+from api.kept_answers import KeptRoute
 from api.models import Listing
 from api.negotiation import chosen_media_type, has_current
 from gpt_trader.corporate_actions import Adjustment
@@ -21,6 +22,7 @@ from gpt_trader.errors import Problem, Refused, UnknownName
 from gpt_trader.instruments import TIMEFRAMES
 
 router = APIRouter(prefix="/api/v1/market", tags=["market"])
+kept = APIRouter(prefix="/api/v1/market", tags=["market"], route_class=KeptRoute)
 
 
 class SymbolView(BaseModel):
@@ -105,7 +107,7 @@ async def list_symbols(
     return Listing(items=await asyncio.to_thread(_symbols, context, as_of))
 
 
-@router.get(
+@kept.get(
     "/bars/{symbol:path}",  # a hostile name shall meet the symbol check, slashes and all
     summary="Bars of a symbol, as columns",
     response_model=BarsDocument,

@@ -16,6 +16,7 @@ from api.errors import declared
 from storage.lake import Lake
 from storage.manifest import Manifest
 from storage.manifest_changes import changes
+from storage.studies import StudyStore
 
 router = APIRouter(prefix="/api/v1/market", tags=["market"])
 _log = structlog.get_logger("api")
@@ -79,6 +80,7 @@ class CollectionView(BaseModel):
     files: int
     bytes: int
     kept: int = Field(description="Snapshots that stay: the newest, recent ones, and those that runs read.")
+    studies: list[str] = Field(description="Optuna studies to which no search added a trial for so long.")
 
 
 SnapshotPath = Annotated[
@@ -140,6 +142,7 @@ def _collect(context: Context, wanted: Collection) -> CollectionView:
         days = context.settings.keep_snapshots_days
     before = datetime.now(UTC) - timedelta(days=days)
     found = context.lake.collect(before, context.runs.pinned_snapshots, trial=wanted.dry_run)
+    studies = StudyStore(context.database).collect(before, trial=wanted.dry_run)
     return CollectionView(
         dry_run=wanted.dry_run,
         older_than_days=days,
@@ -147,4 +150,5 @@ def _collect(context: Context, wanted: Collection) -> CollectionView:
         files=found.files,
         bytes=found.bytes,
         kept=found.kept,
+        studies=studies,
     )

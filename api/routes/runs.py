@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import logging
+from functools import partial
 from typing import Annotated, Any, Literal
 from uuid import UUID
 
-from fastapi import APIRouter, Header, Query, Response
+from fastapi import APIRouter, Header, Query, Request, Response
 from pydantic import AwareDatetime, StringConstraints
 from starlette.responses import FileResponse
 
@@ -19,6 +20,7 @@ from api.reproduction import ReproductionView
 from api.routes.workflows import workflow_named
 from api.series import MEDIA_TYPES, series_response
 from api.streams import sse
+from api.streams.identity import credential_of, end_of, ticket_of
 from api.streams.run_events import frames, resume
 
 router = APIRouter(prefix=runs.ROOT, tags=["runs"])
@@ -161,14 +163,25 @@ async def follow_run(
     run_id: UUID,
     context: Parts,
     caller: StreamReader,
+    request: Request,
+    *,
     last_event_id: Annotated[str | None, Header(alias="Last-Event-ID")] = None,
+    after: Annotated[
+        str | None,
+        Query(
+            max_length=64,
+            description="As `Last-Event-ID`, for a browser that opens a new EventSource with a new ticket.",
+        ),
+    ] = None,
 ) -> Response:
-    """Stream from the first event, or from behind `Last-Event-ID`; ends after the final state."""
+    """Stream from the first event or from behind `Last-Event-ID`; ends after the final state or with the credential."""
     await runs.must_see(context, run_id, caller)
-    start = await resume(context, run_id, last_event_id)
+    start = await resume(context, run_id, last_event_id or after)
     if start.nothing_left:
         return Response(status_code=204)
-    return sse.response(frames(context, run_id, start), context.closing)
+    credential = None if ticket_of(request.scope) else credential_of(request.scope)
+    ended = partial(end_of, context, caller, credential)
+    return sse.EventStream(frames(context, run_id, start), context.closing, ended=ended)
 
 
 @router.post(

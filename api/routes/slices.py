@@ -24,6 +24,10 @@ from gpt_trader.slices import SLICES, Slice
 REFUSALS: Final = declared(400, 401, 403, 404, 409, 413, 422, 500, 503)
 
 
+#: Fields of a body; no request has as many, and naming what is wrong with each takes its time.
+_MOST_FIELDS: Final = 1000
+
+
 async def json_object(request: HttpRequest) -> dict[str, Any]:
     """Return the body, which must be one JSON object; its fields are the admission's business.
 
@@ -36,6 +40,9 @@ async def json_object(request: HttpRequest) -> dict[str, Any]:
         raise MalformedBody('the body must be one JSON object, e.g. {"symbol": "AAPL"}') from None
     if not isinstance(found, dict):
         raise Refused.of(Problem("body", None, f"is a {type(found).__name__}", allowed="a JSON object"))
+    if len(found) > _MOST_FIELDS:
+        message = f"has {len(found):,} fields"
+        raise Refused.of(Problem("body", None, message, allowed=f"at most {_MOST_FIELDS}"))
     return found
 
 

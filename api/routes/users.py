@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, EmailStr, Field, SecretStr
 
 from api.accounts import resetting, second_factor
 from api.accounts.accounts import Accounts
-from api.accounts.callers import From
+from api.accounts.callers import AccountsAdministrator, From
 from api.accounts.origin import Origin
 from api.accounts.roles import Role
 from api.accounts.signing_in import end_logins
@@ -121,7 +121,7 @@ async def list_users(
     summary="Make an account",
     responses=declared(400, 401, 403, 409, 413, 422, 500),
 )
-async def create_user(body: NewUser, context: Parts, origin: From, _: Administrator) -> UserView:
+async def create_user(body: NewUser, context: Parts, origin: From, _: AccountsAdministrator) -> UserView:
     """The first administrator is made this way by the local CLI, `gpt-trader user add EMAIL --role admin`."""
     password = body.password.get_secret_value()
     told = origin.tells("user.created", role=body.role)
@@ -131,12 +131,12 @@ async def create_user(body: NewUser, context: Parts, origin: From, _: Administra
 @router.patch(
     "/users/{user_id}",
     summary="Change an account's role, or switch it off or on",
-    responses=declared(400, 401, 403, 404, 413, 422, 500),
+    responses=declared(400, 401, 403, 404, 409, 413, 422, 500),
 )
 async def change_user(
-    user_id: UUID, body: UserChange, context: Parts, origin: From, _: Administrator
+    user_id: UUID, body: UserChange, context: Parts, origin: From, _: AccountsAdministrator
 ) -> UserView:
-    """What the role no longer may counts at once, for tokens and keys that were made before too."""
+    """What the role no longer may counts at once, for tokens and keys of before too. 409: the last administrator."""
     accounts = context.accounts
     user = await _user(accounts, user_id)
     user = await _changed(accounts, user, body, origin)
@@ -154,7 +154,9 @@ async def change_user(
     summary="Make a reset token for an account",
     responses=declared(401, 403, 404, 409, 422, 500),
 )
-async def make_reset_token(user_id: UUID, context: Parts, origin: From, _: Administrator) -> ResetToken:
+async def make_reset_token(
+    user_id: UUID, context: Parts, origin: From, _: AccountsAdministrator
+) -> ResetToken:
     """Its owner sets a new password with it at `reset-password`; no mail is sent."""
     user = await _user(context.accounts, user_id)
     token = await resetting.handed_out(context.accounts, user, origin)
@@ -168,7 +170,7 @@ async def make_reset_token(user_id: UUID, context: Parts, origin: From, _: Admin
     responses=declared(400, 401, 403, 413, 422, 500),
 )
 async def rotate_signing_key(
-    body: KeyRotation, context: Parts, origin: From, _: Administrator
+    body: KeyRotation, context: Parts, origin: From, _: AccountsAdministrator
 ) -> SigningKeyView:
     """Logins go on: whose access token is refused gets the next one by its refresh token."""
     accounts = context.accounts

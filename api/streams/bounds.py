@@ -15,6 +15,8 @@ class Bounds:
     #: Seconds between two pings; dead after `unanswered_pings`.
     ping_seconds: float = 30.0
     unanswered_pings: int = 2
+    #: Seconds between two looks at whether the credential is still good.
+    look_seconds: float = 10.0
     #: Client messages a second, and how many may come at once (enough to subscribe to everything).
     messages_a_second: float = 20.0
     burst: int = 60

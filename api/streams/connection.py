@@ -9,30 +9,27 @@ import time
 from typing import TYPE_CHECKING, Any, Final
 
 import structlog
-from sqlalchemy.exc import InterfaceError, OperationalError
 from starlette.types import Receive
 
 from api.context import Context
 from api.streams import protocol as words
 from api.streams.bounds import Allowance, Bounds
-from api.streams.channels import custom, stream_of
+from api.streams.channels import Stream, custom, stream_of
 from api.streams.encoding import Codec, Frame, Message, Unreadable, decoded
-from api.streams.identity import Identity
+from api.streams.identity import AWAY, CHANGED, Identity
 from api.streams.outbox import Outbox
 from api.streams.protocol import Close, Code
 from api.streams.publishing import publish
 from api.streams.socket import StreamSocket
 from api.streams.subscription import Subscription
-from gpt_trader.errors import EngineUnreachable, GptTraderError
+from gpt_trader.errors import GptTraderError
+from storage.events import UnrecoverablePosition
 
 if TYPE_CHECKING:
     from api.streams.streams import Streams
 
 _log = structlog.get_logger("api")
 _numbers = itertools.count(1)
-
-#: What the database raises while it does not answer.
-_AWAY: Final = (OperationalError, InterfaceError, EngineUnreachable)
 
 _REASON_BYTES: Final = 120  # of a close frame: RFC 6455 allows 123
 
@@ -59,15 +56,17 @@ class Connection:
             most_bytes=self._bounds.queue_bytes,
             overflow=self._overflowed,
         )
-        self.identity = Identity(
-            context, lambda: self.close(Close.UNAUTHENTICATED, "the credential has expired")
-        )
+        self.identity = Identity(context, self._no_longer)
         self.subscriptions: dict[Name, tuple[Subscription, asyncio.Task[None]]] = {}
         self._allowance = Allowance(self._bounds.messages_a_second, self._bounds.burst)
         self._unanswered = 0
         self._beat: asyncio.TimerHandle | None = None
-        self._checking: asyncio.Task[None] | None = None
         self.closed_with: int | None = None
+
+    @property
+    def streams(self) -> list[Stream]:
+        """What is subscribed."""
+        return [subscription.stream for subscription, _ in self.subscriptions.values()]
 
     async def serve(self, receive: Receive, credential: str | None, ticket: str | None) -> None:
         """Serve an accepted connection until it is closed by either side."""
@@ -127,7 +126,7 @@ class Connection:
             await self._do(words.understood(given))
         except GptTraderError as error:
             self._say(words.refusal_of(answered, error))
-        except _AWAY as error:
+        except AWAY as error:
             self._say(_unavailable(answered, error))
 
     async def _do(self, message: words.ClientMessage) -> None:
@@ -152,12 +151,13 @@ class Connection:
         """Take a credential; close where nobody holds it."""
         try:
             known = await identifying
-        except _AWAY:
+        except AWAY:
             self.close(Close.LATER, "the database does not answer: come back later")
             return
         principal = self.identity.principal
         if not known or principal is None:
-            self.close(Close.UNAUTHENTICATED, "nobody holds this credential, or it is another principal's")
+            wrong = "nobody holds this credential, or it is another principal's, or can do less"
+            self.close(Close.UNAUTHENTICATED, wrong)
             return
         self._say(
             {
@@ -194,14 +194,14 @@ class Connection:
                 self._streams.topics, self._context.reader, self._streams.reading, asked.id, asked.recover
             )
         except GptTraderError as error:
-            self._say(words.refusal_of(asked.id, error, **where))
-        except _AWAY as error:
+            self._refuse(asked.id, error, where)
+        except AWAY as error:
             self._say(_unavailable(asked.id, error, **where))
         except Exception:  # noqa: BLE001 - logged, and the client is closed and comes back
             _log.exception("a subscription failed", connection=self.number, channel=name[0])
             self.close(Close.FAILED, "something went wrong inside: come back")
         finally:
-            self.subscriptions.pop(name, None)
+            self._forget(name, subscription)
 
     async def _unsubscribe(self, asked: words.Unsubscribe) -> None:
         key = asked.data.get("symbol")
@@ -213,7 +213,7 @@ class Connection:
             return
         found[1].cancel()
         await asyncio.gather(found[1], return_exceptions=True)
-        self.subscriptions.pop(name, None)
+        self._forget(name, found[0])
         self._say({"type": "unsubscribed", "id": asked.id, "channel": name[0], **words.keyed(name[1])})
 
     async def _publish(self, asked: words.Publish) -> None:
@@ -235,8 +235,19 @@ class Connection:
             self.close(Close.FAILED, "a stream cannot be followed any more: come back")
             return
         stream = subscription.stream
+        # At once: the client may ask for the channel again before the task has come to its end.
+        self._forget((stream.channel, stream.key), subscription)
         where = {"channel": stream.channel, **words.keyed(stream.key)}
-        self._say(words.refusal_of(None, error, **where))
+        self._refuse(None, error, where)
+
+    def _forget(self, name: Name, subscription: Subscription) -> None:
+        found = self.subscriptions.get(name)
+        if found is not None and found[0] is subscription:
+            del self.subscriptions[name]
+
+    def _refuse(self, answered: int | str | None, error: GptTraderError, where: dict[str, str]) -> None:
+        self._streams.tally.unrecoverable += isinstance(error, UnrecoverablePosition)
+        self._say(words.refusal_of(answered, error, **where))
 
     def _overflowed(self) -> None:
         self.close(Close.TOO_SLOW, "too slow: come back and recover by offset")
@@ -252,20 +263,14 @@ class Connection:
             return
         self._unanswered += 1
         self._say({"type": "ping"})
-        self._checking = asyncio.create_task(self._check())
         self._beat = asyncio.get_running_loop().call_later(self._bounds.ping_seconds, self._ping)
 
-    async def _check(self) -> None:
-        """See whether the credential is still good; while the database is away nobody is thrown out."""
-        try:
-            if not await self.identity.still_holds():
-                self.close(Close.UNAUTHENTICATED, "the credential is no longer good")
-        except _AWAY as error:
-            _log.warning("a credential cannot be checked now", reason=type(error).__name__)
+    def _no_longer(self, reason: str) -> None:
+        # Where it can do less or more now: subscriptions were granted to what it could do, and are asked for anew.
+        self.close(Close.LATER if reason == CHANGED else Close.UNAUTHENTICATED, reason)
 
     async def _end_tasks(self) -> None:
         tasks = [task for _, task in self.subscriptions.values()]
-        tasks += [self._checking] if self._checking is not None else []
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)

@@ -52,3 +52,4 @@ class StreamEndpoint:
             await connection.serve(receive, credential_of(scope), ticket_of(scope))
         finally:
             streams.connections.discard(connection)
+            streams.tally.ended(connection)

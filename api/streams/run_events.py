@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+from collections import OrderedDict
+from collections.abc import AsyncGenerator, Iterator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
-from typing import cast
+from typing import Final
 from uuid import UUID
 
 from api.context import Context
@@ -13,6 +14,14 @@ from api.streams.sse import frame
 from gpt_trader.errors import EngineUnreachable, Refused
 from gpt_trader.runs import FINAL_STATES, channel_of
 from storage.events import Event, Position, UnrecoverablePosition
+
+#: Bytes after which a piece of the stream is sent.
+PIECE_BYTES: Final = 128 * 1024
+
+#: Frames that are kept for clients that follow the same run; an event never changes.
+_FRAMES: Final[OrderedDict[tuple[str, Position], bytes]] = OrderedDict()
+_FRAMES_KEPT: Final = 512
+_LARGEST_KEPT: Final = 4096
 
 
 @dataclass(frozen=True)
@@ -50,20 +59,61 @@ async def resume(context: Context, run_id: UUID, last_event_id: str | None) -> R
 
 
 async def frames(context: Context, run_id: UUID, start: Resume) -> AsyncGenerator[bytes, None]:
-    """Yield the run's events as frames of the stream, until its final state has been told.
+    """Yield the run's events as frames of the stream, what has come at a time, until its final state has been told.
 
     A `reset` comes first where the client's position is of another epoch: what follows is the whole story anew.
     """
     if start.reset is not None:
         yield frame("reset", {"reason": start.reset})
-    # It is a generator, and is closed with this one: a follower that is left waiting would stay registered.
-    following = cast("AsyncGenerator[Event, None]", context.reader.follow(channel_of(run_id), start.after))
-    async with context.run_states.watched(run_id), aclosing(following) as events:
-        async for event in events:
-            yield frame(event.type, event.data, str(event.position))
-            if _ends(event) or event.position.offset == start.last:
-                return
+    after = start.after
+    with context.streams.tally.event_stream():
+        async with context.run_states.watched(run_id):
+            while True:
+                # It is closed with this one: a follower that is left waiting would stay registered.
+                following = context.reader.follow_batches(channel_of(run_id), after)
+                try:
+                    async with aclosing(following) as batches:
+                        async for events in batches:
+                            last = next((n for n, event in enumerate(events) if _ends(event, start)), None)
+                            for piece in _pieces(events if last is None else events[: last + 1]):
+                                yield piece
+                            if last is not None:
+                                return
+                except UnrecoverablePosition as lost:  # the channel began anew under our eyes
+                    yield frame("reset", {"reason": lost.detail})
+                    after = None
+                else:
+                    return
 
 
-def _ends(event: Event) -> bool:
-    return event.type == "state" and event.data.get("state") in FINAL_STATES
+def _ends(event: Event, start: Resume) -> bool:
+    """Return whether nothing follows an event."""
+    final = event.type == "state" and event.data.get("state") in FINAL_STATES
+    return final or event.position.offset == start.last
+
+
+def _pieces(events: Sequence[Event]) -> Iterator[bytes]:
+    """Yield the events' frames in pieces of a bounded size: a client gets the next when it has taken one."""
+    waiting: list[bytes] = []
+    size = 0
+    for event in events:
+        waiting.append(_framed(event))
+        size += len(waiting[-1])
+        if size > PIECE_BYTES:
+            yield b"".join(waiting)
+            waiting, size = [], 0
+    if waiting:
+        yield b"".join(waiting)
+
+
+def _framed(event: Event) -> bytes:
+    """Return an event's frame; made once for all clients that get it at about the same time."""
+    key = event.channel, event.position
+    found = _FRAMES.get(key)
+    if found is None:
+        found = frame(event.type, event.data, str(event.position))
+        if len(found) <= _LARGEST_KEPT:
+            _FRAMES[key] = found
+            if len(_FRAMES) > _FRAMES_KEPT:
+                _FRAMES.popitem(last=False)
+    return found

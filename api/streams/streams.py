@@ -10,6 +10,7 @@ from api.principals import Principal
 from api.streams.bounds import Bounds
 from api.streams.connection import Connection
 from api.streams.protocol import keyed, moment, placed
+from api.streams.tally import Tally
 from api.streams.topics import Topics
 from storage.event_reader import AsyncEventReader
 
@@ -22,7 +23,8 @@ class Streams:
 
     def __init__(self, reader: AsyncEventReader, bounds: Bounds | None = None) -> None:
         self.bounds = bounds or Bounds()
-        self.topics = Topics(reader)
+        self.tally = Tally()
+        self.topics = Topics(reader, self.tally)
         self.reading = asyncio.Semaphore(_READERS)
         self.connections: set[Connection] = set()
         self.closing = False
@@ -36,7 +38,7 @@ class Streams:
     def overview(self, principal: Principal) -> dict[str, Any]:
         """Return connections and channels as they are now: all for an admin, for others their own."""
         mine = [each for each in self.connections if _sees(principal, each)]
-        names = {stream.log for each in mine for stream in _streams(each)}
+        names = {stream.log for each in mine for stream in each.streams}
         topics = [
             topic for topic in self.topics.all if topic.stream.log in names or principal.owns_everything
         ]
@@ -47,7 +49,7 @@ class Streams:
                     "channel": topic.stream.channel,
                     **keyed(topic.stream.key),
                     **placed(topic.position),
-                    "subscribers": sum(topic.stream.log in {s.log for s in _streams(each)} for each in mine),
+                    "subscribers": sum(topic.stream.log in {s.log for s in each.streams} for each in mine),
                 }
                 for topic in sorted(topics, key=lambda topic: topic.stream.log)
             ],
@@ -59,10 +61,6 @@ def _sees(principal: Principal, connection: Connection) -> bool:
     return principal.owns_everything or (holder is not None and holder.id == principal.id)
 
 
-def _streams(connection: Connection) -> list[Any]:
-    return [subscription.stream for subscription, _ in connection.subscriptions.values()]
-
-
 def _connection(connection: Connection) -> dict[str, Any]:
     holder = connection.identity.principal
     outbox = connection.outbox
@@ -72,9 +70,7 @@ def _connection(connection: Connection) -> dict[str, Any]:
         "address": connection.address,
         "codec": outbox.codec,
         "since": moment(datetime.fromtimestamp(connection.began, UTC)),
-        "subscriptions": [
-            {"channel": stream.channel, **keyed(stream.key)} for stream in _streams(connection)
-        ],
+        "subscriptions": [{"channel": stream.channel, **keyed(stream.key)} for stream in connection.streams],
         "queued_messages": outbox.messages,
         "queued_bytes": outbox.bytes,
         "sent": outbox.sent,

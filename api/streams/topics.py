@@ -12,6 +12,7 @@ import structlog
 from api.streams.channels import Stream
 from api.streams.encoding import Frame
 from api.streams.protocol import publication
+from api.streams.tally import Tally
 from gpt_trader.errors import GptTraderError
 from storage.event_reader import AsyncEventReader
 from storage.events import Event, Position, UnrecoverablePosition
@@ -34,8 +35,9 @@ class Subscriber(Protocol):
 class Topic:
     """One stream, followed."""
 
-    def __init__(self, stream: Stream, reader: AsyncEventReader) -> None:
+    def __init__(self, stream: Stream, reader: AsyncEventReader, tally: Tally) -> None:
         self.stream = stream
+        self._tally = tally
         #: Everything up to here has been delivered; None: nothing was ever published.
         self.position: Position | None = None
         self.subscribers: set[Subscriber] = set()
@@ -85,6 +87,7 @@ class Topic:
         self.position = events[-1].position
         for subscriber in list(self.subscribers):
             subscriber.deliver(frames)
+        self._tally.passed_on(events[0])
 
     def _frame(self, event: Event) -> Frame:
         stream = self.stream
@@ -96,8 +99,9 @@ class Topic:
 class Topics:
     """The topics of one process: made for the first subscription, ended after the last."""
 
-    def __init__(self, reader: AsyncEventReader) -> None:
+    def __init__(self, reader: AsyncEventReader, tally: Tally) -> None:
         self._reader = reader
+        self._tally = tally
         self._topics: dict[str, Topic] = {}
 
     @property
@@ -110,7 +114,7 @@ class Topics:
         """Keep a stream's topic alive inside the block; raise what keeps it from beginning."""
         topic = self._topics.get(stream.log)
         if topic is None or topic.ended:
-            topic = self._topics[stream.log] = Topic(stream, self._reader)
+            topic = self._topics[stream.log] = Topic(stream, self._reader, self._tally)
         topic.holders += 1
         try:
             await topic.began()

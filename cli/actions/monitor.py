@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final
 
-from cli.client.connect import connect
+from cli.client.connect import connect, present
 from cli.client.stream import LiveStream
 from cli.runs.board import Board
 from cli.terminal.monitored import line, tables
@@ -44,7 +44,8 @@ def monitor(symbols: Sequence[str], *, limit: int, once: bool) -> None:
     board = Board(limit)
     with connect() as client:
         runs = client.runs(limit=limit)  # starts the engine where none runs
-        with LiveStream(lambda: client.target) as stream:
+        client.settle()
+        with LiveStream(lambda: present(client), client.renewed) as stream:
             _follow(stream, board, runs)
             stream.subscribe("system.events")
             for symbol in symbols:

@@ -35,7 +35,10 @@ def run_optimization(values: Mapping[str, Any], walk: Mapping[str, Any], *, walk
 
 
 def resume_optimization(run_id: str, values: Mapping[str, Any]) -> None:
-    """Start the request of an earlier run again; the trials that it finished are kept, and not done anew."""
+    """Start the request of an earlier run again, on the bars that it read, also where others came in meanwhile.
+
+    The trials that it finished are kept, and not done anew.
+    """
     given = [name for name, value in values.items() if value is not None]
     if given:
         option = _OPTIONS.get(given[0], given[0].replace("_", "-"))
@@ -45,7 +48,8 @@ def resume_optimization(run_id: str, values: Mapping[str, Any]) -> None:
         if run.get("flow") != "optimize":
             message = f"is a run of {run.get('flow')}"
             raise Refused.of(Problem("resume", run_id, message, allowed="the id of an optimize run"))
-        _run(client, Prepared(validated(OptimizeRequest, run["request"])))
+        read = {"snapshot": run["snapshot_id"]} if run.get("snapshot_id") else {}
+        _run(client, Prepared(validated(OptimizeRequest, {**run["request"], **read})))
 
 
 def _run(client: Client, prepared: Prepared) -> None:

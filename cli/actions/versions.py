@@ -105,3 +105,7 @@ def _collected(done: Mapping[str, Any]) -> Iterable[RenderableType]:
         f"{done['kept']} snapshots stay"
     )
     yield from gone
+    studies: Sequence[str] = done.get("studies", ())
+    if studies:
+        yield f"{verb} {len(studies)} Optuna studies"
+        yield from studies

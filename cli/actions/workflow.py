@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 from cli.client.api import Client, Json
 from cli.client.connect import connect, is_remote
 from cli.runs.follow import cancel_and_wait, demand_completed
-from cli.runs.follow import follow as follow_run
+from cli.runs.live import follow_live
 from cli.runs.parameters import literal
 from cli.runs.prepare import prepare_flat
 from cli.runs.submit import finish, start
@@ -65,7 +65,7 @@ def run_workflow(name: str, given: Mapping[str, str], *, as_of: str | None, foll
         else:  # a remote server may know more workflows than we do: it checks what we cannot
             body = {field: literal(value) for field, value in given.items()} | version
             started = client.start_workflow(name, body)
-        result = finish(client, started, name) if follow else None
+        result = finish(client, started, name, follow_live) if follow else None
     if result is not None:
         show_result(result, links=client.absolute(started.links))
         return
@@ -104,7 +104,7 @@ def _follow_logs(client: Client, run_id: str) -> None:
         if event.type == "log":
             write((json.dumps(event.data, ensure_ascii=False) if machine else _log_line(event.data)) + "\n")
 
-    final = follow_run(client, run_id, show)
+    final = follow_live(client, run_id, show)
     say(f"run {run_id} ended {final.get('state')}")
 
 

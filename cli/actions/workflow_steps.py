@@ -7,6 +7,7 @@ from typing import Any, Final
 
 from cli.client.api import Json
 from cli.client.connect import connect
+from cli.runs.live import follow_live
 from cli.runs.prepare import prepare_flat
 from cli.runs.submit import finish
 from cli.terminal.options import say
@@ -32,7 +33,7 @@ def retry_run(run_id: str, *, follow: bool) -> None:
         if not follow:
             emit(started.as_dict(), table=lambda: [f"run {started.run_id} tries again what {run_id} did"])
             return
-        result = finish(client, started, started.flow)
+        result = finish(client, started, started.flow, follow_live)
         show_result(result, links=client.absolute(started.links))
 
 

@@ -56,6 +56,20 @@ class Client:
         """Where this client talks to, and its key, as they are now."""
         return self._wire.target
 
+    def move(self, target: Target) -> None:
+        """Go on at another address."""
+        if target != self._wire.target:
+            self._wire.close()
+            self._wire.target = target
+
+    def settle(self) -> None:
+        """Start no engine from now on where nobody answers; see `Wire.settle`."""
+        self._wire.settle()
+
+    def renewed(self, refused: str) -> Target:
+        """Return it with another key than one that was refused or is about to end, where there is one."""
+        return self._wire.renewed(refused)
+
     def patience(self, seconds: float) -> None:
         """Wait at most this long for each answer."""
         self._wire.timeout = seconds
@@ -117,6 +131,10 @@ class Client:
     def cancel(self, run_id: str) -> Json:
         """Ask a run to stop; it is CANCELLED a little later."""
         return self._object("POST", f"{ROOT}/workflows/runs/{_part(run_id)}/cancel")
+
+    def readiness(self) -> Json:
+        """Return the state of the engine's parts, as `parts` by name."""
+        return self._object("GET", "/api/v1/system/health/ready")
 
     def workflows(self) -> list[Json]:
         """Return every workflow with the JSON schema of its request."""

@@ -36,6 +36,18 @@ def wire() -> Wire:
     return Wire(Target(found.api_url, _local_key()), revive=_started)
 
 
+def present(client: Client) -> Target:
+    """Return where the server of this invocation is now: a local engine may have come back at another port."""
+    if current().server is None:
+        from cli.engine.running import find_engine
+        from gpt_trader.settings import home
+
+        found = find_engine(home())
+        if found is not None:
+            client.move(Target(found.api_url, _local_key()))
+    return client.target
+
+
 def running() -> Client | None:
     """Return a client if a server is named or the local engine runs; nothing is started or said."""
     if current().server:

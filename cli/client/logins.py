@@ -7,6 +7,7 @@ each other's for a thief's.
 from __future__ import annotations
 
 import json
+import secrets
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -32,12 +33,14 @@ class Login:
     access_token: str
     expires_at: float
     refresh_token: str
+    retry_key: str = ""  # sent with the refresh token: a lost answer can be asked for again
 
     @classmethod
     def of(cls, email: str, answer: Mapping[str, Any]) -> Login:
         """Read it from the API's answer."""
         expires_at = time.time() + float(answer["expires_in"])
-        return cls(email, str(answer["access_token"]), expires_at, str(answer["refresh_token"]))
+        access, refresh = str(answer["access_token"]), str(answer["refresh_token"])
+        return cls(email, access, expires_at, refresh, secrets.token_urlsafe(24))
 
 
 def login_to(url: str, path: Path) -> Login | None:
@@ -99,7 +102,10 @@ def _good(login: Login, refused: str | None) -> bool:
 def _refreshed(url: str, login: Login) -> Login:
     wire = Wire(Target(url))
     try:
-        answer = wire.request("POST", _REFRESH, body={"refresh_token": login.refresh_token}).json()
+        body, headers = {"refresh_token": login.refresh_token}, {}
+        if login.retry_key:  # a login that was kept by an earlier version has none
+            headers["Idempotency-Key"] = login.retry_key
+        answer = wire.request("POST", _REFRESH, body=body, headers=headers).json()
     finally:
         wire.close()
     return Login.of(login.email, answer)

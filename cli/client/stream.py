@@ -61,10 +61,12 @@ class LiveStream:
 
     Args:
         target: Returns the server's address and the key; asked again before every connection.
+        renew: Returns it with another key than one that was refused or is about to end, where there is one.
         patience: Seconds that an unreachable server is waited for; then `receive` raises EngineUnreachable.
     """
 
     target: Callable[[], Target]
+    renew: Callable[[str], Target] | None = None
     patience: float = 60.0
     #: Connections made so far.
     connections: int = 0
@@ -129,7 +131,7 @@ class LiveStream:
 
         Raises:
             Denied: the server does not know the key, or no longer.
-            Refused: the server takes this client for one that breaks the rules.
+            Refused: the server takes this client for one that breaks the rules, or has no WebSocket.
             EngineUnreachable: nobody answered for `patience` seconds.
         """
         from websockets.exceptions import ConnectionClosed
@@ -211,6 +213,8 @@ class LiveStream:
                 raise Denied(
                     f"the server refused the stream ({status}): {_detail(refused.response.body)}"
                 ) from None
+            if status < 500 and status != 429 and not self.connections:
+                raise Refused(f"the server has no WebSocket: it answered {status}") from None
             raise ConnectionRefusedError(f"the server answered {status}") from None
         except InvalidHandshake as broken:
             raise ConnectionRefusedError(str(broken)) from None
@@ -223,7 +227,7 @@ class LiveStream:
     def _closed(self, code: int, reason: str) -> None:
         """Come back later, or raise where that would not help."""
         self._cut()
-        if code == UNAUTHENTICATED and self.target().key == self._key:
+        if code == UNAUTHENTICATED and self._other_key() is None:
             raise Denied(f"the stream was closed: {reason}")
         if code in FINAL and code != UNAUTHENTICATED:
             raise Refused(f"the stream was closed ({code}): {reason}")
@@ -298,12 +302,19 @@ class LiveStream:
             return
         self._renew_at = None
         try:
-            key = self.target().key
+            key = self._other_key()
         except GptTraderError:
             return  # the server closes when the old one ends, and that is raised
-        if key is not None and key != self._key:
+        if key is not None:
             self._key = key
             self._send({"type": "auth", "token": key})
+
+    def _other_key(self) -> str | None:
+        """Return a key that is not the one in use, None where there is none."""
+        key = self.target().key
+        if key == self._key and key is not None and self.renew is not None:
+            key = self.renew(key).key
+        return None if key == self._key else key
 
     def _ask(self, name: Name, wanted: _Wanted) -> None:
         self._numbers += 1

@@ -146,6 +146,17 @@ class Wire:
         finally:
             self.close()
 
+    def settle(self) -> None:
+        """Start nothing from now on: whoever watches an engine must not bring back one that was told to end."""
+        self._revive = None
+
+    def renewed(self, refused: str) -> Target:
+        """Return the target with another key than `refused`, where there is one."""
+        key = self._renew(refused) if self._renew is not None else None
+        if key is not None and key != refused:
+            self.target = Target(self.target.url, key)
+        return self.target
+
     def close(self) -> None:
         """Close the connection; the next request opens another."""
         if self._connection is not None:
@@ -159,11 +170,10 @@ class Wire:
         response = self._exchange(method, path, payload, headers)
         if response.status != http.client.UNAUTHORIZED or self._renew is None or self.target.key is None:
             return response
-        renewed = self._renew(self.target.key)
-        if renewed is None or renewed == self.target.key:
+        refused = self.target.key
+        if self.renewed(refused).key == refused:
             return response
         response.read()
-        self.target = Target(self.target.url, renewed)
         return self._exchange(method, path, payload, headers)
 
     def _exchange(

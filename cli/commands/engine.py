@@ -2,9 +2,35 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from typing import Annotated
 
 import typer
+
+
+class Mode(StrEnum):
+    """What one process of a service manager runs."""
+
+    ALL = "all"
+    DATABASE = "database"
+    PREFECT = "prefect"
+    WORKER = "worker"
+    API = "api"
+
+
+def run_mode(mode: Mode, port: int | None) -> None:
+    """Run a part in the foreground until it is told to stop; the port is the API's or Prefect's."""
+    ported = {Mode.ALL: "api_port", Mode.API: "api_port", Mode.PREFECT: "prefect_port"}
+    if port is not None and mode not in ported:
+        from gpt_trader.errors import Problem, Refused
+
+        raise Refused.of(Problem("port", port, f"the {mode} has no port to choose", "--mode api or prefect"))
+    from cli.actions.engine import bring_up
+
+    options = {ported[mode]: port} if mode in ported else {}
+    code = bring_up(options, [] if mode is Mode.ALL else [mode.value], detach=False)
+    if code:
+        raise SystemExit(code)
 
 
 def up(

@@ -18,7 +18,7 @@ _FIELD = "GPT_TRADER_HOME"
 def prepare_home(home: Home) -> None:
     """Create the home and the folders the supervisor writes, mode 0700; raise Refused if it cannot be ours."""
     check_home(home)
-    for folder in (home.root, home.state, home.logs):
+    for folder in (home.root, home.common, home.state, home.logs):
         try:
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         except FileExistsError:
@@ -33,7 +33,7 @@ def prepare_home(home: Home) -> None:
 
 def check_home(home: Home) -> None:
     """Raise Refused if the home exists and is not a folder that this user alone controls."""
-    for folder in (home.root, home.state, home.logs):
+    for folder in (home.root, home.common, home.state, home.logs):
         try:
             link, target = folder.lstat(), folder.stat()
         except FileNotFoundError:

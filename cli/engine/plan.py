@@ -27,6 +27,8 @@ _PREFECT_KEPT: Final = (
 )
 #: A client's own, and none of a part's business.
 _CLIENT_ONLY: Final = frozenset({f"{ENV_PREFIX}{name}" for name in ("API_KEY", "SERVER", "OUTPUT")})
+#: What names the address of a part that runs elsewhere.
+SETTINGS: Final = {"database": "database_url", "prefect": "prefect_api_url"}
 _LOOPBACK: Final = "127.0.0.1"
 
 
@@ -66,7 +68,9 @@ def make_plan(settings: Settings, home: Home, only: Collection[str] = ()) -> Pla
     """
     external = _external(settings)
     here = _parts_here(only, external)
-    _check_reachable(here, settings)
+    _check_given(here, settings)
+    if "prefect" in here:
+        settings.check_prefect_guarded(os.environ)
     ports = _choose_ports(settings, here)
     urls = {name: _origin(_reached_at(settings, name), port.number) for name, port in ports.items()}
     prefect_url = urls.get("prefect", external.get("prefect"))
@@ -75,6 +79,9 @@ def make_plan(settings: Settings, home: Home, only: Collection[str] = ()) -> Pla
     environment |= {f"{ENV_PREFIX}{name.upper()}_PORT": str(port.number) for name, port in ports.items()}
     if prefect_api:
         environment["PREFECT_API_URL"] = prefect_api
+    guard = environment.get("PREFECT_SERVER_API_AUTH_STRING")
+    if guard and "prefect" in here:
+        environment.setdefault("PREFECT_API_AUTH_STRING", guard)  # our own parts call it too
     return Plan(
         parts=tuple(_part(name, home, urls) for name in here),
         external=external,
@@ -139,14 +146,14 @@ def _parts_here(only: Collection[str], external: Mapping[str, str]) -> tuple[str
         if name not in PARTS:
             raise UnknownName.among("only", name, PARTS)
         if name in external:
-            given = "database_url" if name == "database" else "prefect_api_url"
+            given = SETTINGS[name]
             raise Refused.of(
                 Problem("only", name, f"runs elsewhere: {given} is set", "unset it to run it here")
             )
     return tuple(name for name in PARTS if name not in external and (not only or name in only))
 
 
-def _check_reachable(here: Collection[str], settings: Settings) -> None:
+def _check_given(here: Collection[str], settings: Settings) -> None:
     """Raise Refused when a part would look for a server that is neither run here nor given by a setting."""
     needed = {"database": {"worker", "api"}, "prefect": {"worker", "api"}}
     if settings.prefect_database_url is None:
@@ -155,7 +162,7 @@ def _check_reachable(here: Collection[str], settings: Settings) -> None:
     for server, users in needed.items():
         waiting = [name for name in here if name in users]
         if waiting and server not in here and given[server] is None:
-            field = "database_url" if server == "database" else "prefect_api_url"
+            field = SETTINGS[server]
             raise Refused.of(
                 Problem(
                     field,
@@ -167,7 +174,7 @@ def _check_reachable(here: Collection[str], settings: Settings) -> None:
 
 
 def _choose_ports(settings: Settings, here: Collection[str]) -> dict[str, Port]:
-    hosts = {"api": settings.api_host, "prefect": _LOOPBACK}
+    hosts = {"api": settings.api_host, "prefect": settings.prefect_host}
     return {
         name: choose_port(
             f"{name}_port",
@@ -219,7 +226,8 @@ def _part(name: str, home: Home, urls: Mapping[str, str]) -> Part:
 
 def _reached_at(settings: Settings, name: str) -> str:
     wildcards = {"0.0.0.0": _LOOPBACK, "::": "::1"}  # noqa: S104 -- compared, not bound
-    return wildcards.get(settings.api_host, settings.api_host) if name == "api" else _LOOPBACK
+    host: str = getattr(settings, f"{name}_host")
+    return wildcards.get(host, host)
 
 
 def _origin(host: str, port: int) -> str:
@@ -235,4 +243,6 @@ def _text(value: object) -> str:
     reveal = getattr(value, "get_secret_value", None)
     if reveal is not None:
         return str(reveal())
+    if isinstance(value, list | tuple):
+        return ",".join(map(str, value))
     return json.dumps(value) if isinstance(value, bool | dict) else str(value)

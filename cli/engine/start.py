@@ -142,6 +142,8 @@ class _Starter:
         reasons = [line.partition(" error: ")[2] for line in lines if " error: " in line]
         if code == Refused.exit_code and reasons:
             raise Refused(reasons[-1])
+        if code == EngineUnreachable.exit_code and reasons:
+            raise EngineUnreachable(reasons[-1])
         told = "\n".join(lines[-12:])
         raise EngineUnreachable(f"the engine ended with code {code} while starting:\n{told}")
 

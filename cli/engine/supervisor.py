@@ -27,6 +27,7 @@ from cli.engine.logs import rotate
 from cli.engine.orphans import left_over, reap, strays
 from cli.engine.plan import Plan, make_plan
 from cli.engine.processes import kill_all, wait_gone
+from cli.engine.reachable import check_reachable
 from cli.engine.record import (
     ALREADY_RUNNING,
     EngineRecord,
@@ -239,13 +240,14 @@ def supervise(
     Raises:
         AlreadyRunning: Another supervisor runs this home.
         Refused: The home is not safely ours, or the plan cannot be made.
+        EngineUnreachable: A server elsewhere, that a part here needs, takes no connection.
     """
     prepare_home(engine_home)
     lock = hold_home(engine_home)
     mask = os.umask(0o077)
     try:
         stop_leftovers(engine_home, announce)
-        made = plan()
+        made = check_reachable(plan(), announce)
         for note in made.notes:
             announce(note)
         return Supervisor(engine_home, made, announce, watch).run()

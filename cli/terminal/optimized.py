@@ -30,6 +30,7 @@ def optimized(result: Mapping[str, Any], links: Mapping[str, str]) -> Iterable[R
     yield (
         f"{result['start']} → {result['end']}, {result['bars']} bars; {counts['run']} combinations tried, "
         f"{counts['skipped']} skipped, {counts['failed']} failed; {result['verified']} verified by vectorbt"
+        + (f", {tried} tried for look-ahead" if (tried := result.get("tried_for_lookahead")) else "")
     )
     if result.get("stopped"):
         yield _stopped(result["stopped"])
@@ -44,7 +45,7 @@ def optimized(result: Mapping[str, Any], links: Mapping[str, str]) -> Iterable[R
         {"params": "parameters", "objective": result["objective"], **headings},
     )
     for reason in result["reasons"]:
-        yield Text(f"{reason['trials']} not tried: {reason['reason']}", style="dim")
+        yield Text(_not_run(reason), style="dim")
     walk = result.get("walk_forward")
     if walk:
         yield ""
@@ -76,6 +77,13 @@ def trial_rows(result: Mapping[str, Any]) -> list[Row]:
         }
         for entry in result["top"]
     ]
+
+
+def _not_run(reason: Mapping[str, Any]) -> str:
+    """Return the rule that kept trials from being run, with an example where it is one of several."""
+    rule, trials = reason.get("rule", reason["reason"]), reason["trials"]
+    example = f", e.g. {reason['reason']}" if trials > 1 and rule != reason["reason"] else ""
+    return f"{trials} not run: {rule if trials > 1 else reason['reason']}{example}"
 
 
 def _stopped(stopped: Mapping[str, Any]) -> str:

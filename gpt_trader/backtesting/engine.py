@@ -108,6 +108,11 @@ def wanted_targets(strategy: Strategy, bars: Bars, first: int, request: Simulati
     return _checked(strategy.targets(bars, first), len(bars), strategy, request)[first:]
 
 
+def sides(request: SimulationRequest) -> tuple[float, float]:
+    """Return the lowest and the highest target that the request trades."""
+    return 0.0 if request.direction == "long" else -1.0, 0.0 if request.direction == "short" else 1.0
+
+
 def require_bars(bars: Bars, first: int, strategy: Strategy, request: SimulationRequest) -> None:
     """Raise NotEnoughBars if there is nothing to trade or nothing to decide from."""
     if first < 0:
@@ -155,8 +160,7 @@ def _checked(targets: object, bars: int, strategy: Strategy, request: Simulation
         raise _broken(strategy, f"targets() returned {type(targets).__name__}, not numbers") from error
     if values.shape != (bars,):
         raise _broken(strategy, f"targets() returned shape {values.shape} for {bars} bars")
-    low = 0.0 if request.direction == "long" else -1.0
-    high = 0.0 if request.direction == "short" else 1.0
+    low, high = sides(request)
     found = np.empty(bars)
     if (where := bound(np.ascontiguousarray(values), low, high, _ROUNDING, found)) >= 0:
         count = np.count_nonzero(~(np.abs(values) <= 1.0 + _ROUNDING))
@@ -189,6 +193,7 @@ def warm_up() -> BacktestResult:
     from gpt_trader.bars import Bars
     from gpt_trader.instruments import Instrument
     from gpt_trader.requests import BacktestRequest
+    from gpt_trader.strategies.ma_crossover import MaCrossover
 
     close = 100.0 + np.sin(np.arange(60.0))
     day = np.datetime64("2000-01-03", "us") + np.arange(60) * np.timedelta64(1, "D")
@@ -197,4 +202,5 @@ def warm_up() -> BacktestResult:
         for stop in (None, 0.01):
             request = BacktestRequest(symbol="WARM-UP", direction=direction, stop_loss=stop, take_profit=stop)
             result = simulate(bars, 10, _Alternating(), request)
+    MaCrossover(fast=2, slow=5).targets(bars)  # what indicators and targets are compiled of
     return result

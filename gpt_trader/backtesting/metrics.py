@@ -1,4 +1,4 @@
-"""The only place that defines a metric. Fractions, not percent; undefined is None.
+"""The only place that defines a metric (by the formulas of `ratios`). Fractions, not percent; undefined is None.
 
 Conventions, all as in vectorbt at the market's own year length (tests hold them equal):
 
@@ -21,6 +21,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from gpt_trader.backtesting import ratios
 from gpt_trader.backtesting.result import Drawdown, Metrics, Trade, finite
 from gpt_trader.bars import Floats, Times
 
@@ -43,7 +44,7 @@ def metrics(
     depth, length = deepest_drawdown(equity)
     yearly = annualized_return(float(equity[-1]), capital, len(equity), periods_a_year)
     return Metrics(
-        total_return=float(equity[-1]) / capital - 1.0,
+        total_return=ratios.total_return(float(equity[-1]), capital),
         annualized_return=yearly,
         annualized_volatility=annualized_volatility(change, periods_a_year),
         sharpe=sharpe(change, periods_a_year),
@@ -80,7 +81,7 @@ def annualized_return(final: float, capital: float, bars: int, periods_a_year: f
     `bars` counts the bars of the range, as vectorbt and empyrical do. None where it is not a finite number.
     """
     try:
-        return finite((final / capital) ** (periods_a_year / bars) - 1.0)
+        return finite(ratios.annualized(final, capital, bars, periods_a_year))
     except OverflowError:
         return None
 
@@ -96,10 +97,8 @@ def sharpe(change: Floats, periods_a_year: float) -> float | None:
 
     None for fewer than two bars or where no return differs from another.
     """
-    deviation = _deviation(change)
-    if not deviation:
-        return None
-    return _mean(change) / deviation * math.sqrt(periods_a_year)  # type: ignore[operator]  # n ≥ 2: there is a mean
+    mean, deviation = _mean(change), _deviation(change)
+    return ratios.over_risk(mean, deviation, periods_a_year) if mean is not None and deviation else None
 
 
 def sortino(change: Floats, periods_a_year: float) -> float | None:
@@ -113,12 +112,12 @@ def sortino(change: Floats, periods_a_year: float) -> float | None:
     downside = math.sqrt(math.fsum((np.minimum(change, 0.0) ** 2).tolist()) / len(change))
     if downside == 0.0:
         return None
-    return math.fsum(change.tolist()) / len(change) / downside * math.sqrt(periods_a_year)
+    return ratios.over_risk(math.fsum(change.tolist()) / len(change), downside, periods_a_year)
 
 
 def calmar(yearly: float | None, max_drawdown: float) -> float | None:
     """Calmar ratio (Young 1991) over the whole range: `annualized return / |max drawdown|`; None without a fall."""
-    return None if yearly is None or max_drawdown == 0.0 else yearly / abs(max_drawdown)
+    return None if yearly is None or max_drawdown == 0.0 else ratios.over_fall(yearly, max_drawdown)
 
 
 def win_rate(pnl: Sequence[float]) -> float | None:
@@ -129,7 +128,7 @@ def win_rate(pnl: Sequence[float]) -> float | None:
 def profit_factor(pnl: Sequence[float]) -> float | None:
     """Gains of the winning closed trades over losses of the losing ones; None where nothing was lost."""
     lost = math.fsum(p for p in pnl if p < 0)
-    return math.fsum(p for p in pnl if p > 0) / -lost if lost else None
+    return ratios.profit_factor(math.fsum(p for p in pnl if p > 0), lost) if lost else None
 
 
 def turnover(trades: Sequence[Trade], equity: Floats, periods_a_year: float) -> float | None:

@@ -2,8 +2,9 @@
 
 Bailey, Borwein, López de Prado & Zhu, The Probability of Backtest Overfitting, Journal of Computational Finance 20(4),
 2017. Time is cut into S blocks; each of the C(S, S/2) ways to choose half of them is a split: the trial with the best
-Sharpe ratio on the chosen half is judged on the other. Half the splits mirror the other half, so each pair is summed
-once. Sharpe ratios are per bar, not annualized.
+score on the chosen half is judged on the other. Half the splits mirror the other half, so each pair is summed once. A
+score is a ratio per bar, not annualized: Sharpe's in the paper, else what the study maximizes, where that follows from
+sums over blocks (`Score`).
 
 Everything follows from sums over the blocks, so that the cost of a split does not grow with the bars. The sums are
 added one trial beside the other, never by a matrix product: that rounds by a trial's place, so that equal trials would
@@ -14,8 +15,9 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from enum import IntEnum
 from itertools import combinations, pairwise
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
 from numba import njit
@@ -24,8 +26,24 @@ from numpy.typing import NDArray
 from gpt_trader.bars import Floats
 from gpt_trader.errors import Problem, Refused
 
+#: `Score`, as compiled code compares it.
+SHARPE: Final = 0
+GROWTH: Final = 2
+
 #: Returns whose variance is less than this share of their mean square are constant, but for rounding.
 _CONSTANT: Final = 1e-12
+
+
+class Score(IntEnum):
+    """By what the best of a half is chosen; what the second sums are of which `cross_validated` takes beside Σr.
+
+    SHARPE: Σr², mean over standard deviation. SORTINO: Σ min(r, 0)², mean over downside deviation. GROWTH: the first
+    sums are growths (logarithms), added; the second decide nothing.
+    """
+
+    SHARPE = SHARPE
+    SORTINO = 1
+    GROWTH = GROWTH
 
 
 @dataclass(frozen=True)
@@ -63,17 +81,21 @@ def block_sums(change: Floats, blocks: int) -> tuple[Floats, Floats, NDArray[np.
     return sums, squares, np.diff(edges).astype(np.int64)
 
 
-def cross_validated(sums: Floats, squares: Floats, lengths: NDArray[np.int64]) -> CrossValidation | None:
+def cross_validated(
+    sums: Floats, squares: Floats, lengths: NDArray[np.int64], score: Score = Score.SHARPE
+) -> CrossValidation | None:
     """Return how the best of one half of the time does in the other, over every way to choose half of the blocks.
 
     Args:
         sums: Σ of the returns in each block of time, (blocks, trials).
-        squares: Σ of their squares, likewise.
+        squares: Σ of their squares, likewise (see `Score`).
         lengths: Bars in each block, (blocks,).
+        score: By what trials are compared.
 
-    A trial that does not move has a Sharpe ratio of 0. Trials that tie for the best count as one that does what they do
-    on average. None for fewer than two trials, or a block of fewer than two bars. Memory is some 300 bytes a trial,
-    whatever the number of splits. Raises Refused for an odd number of blocks, and where sums are not finite.
+    A trial that does not move (SORTINO: that never loses) in a half has a ratio of 0 there. Trials that tie for the
+    best count as one that does what they do on average. None for fewer than two trials, or a block of fewer than two
+    bars. Memory is some 300 bytes a trial, whatever the number of splits. Raises Refused for an odd number of blocks,
+    and where sums are not finite.
     """
     blocks, trials = sums.shape
     if blocks < 2 or blocks % 2:
@@ -86,7 +108,8 @@ def cross_validated(sums: Floats, squares: Floats, lengths: NDArray[np.int64]) -
         return None
     halves = np.array([(0, *others) for others in combinations(range(1, blocks), blocks // 2 - 1)])
     found = np.empty((3, 2 * len(halves)))
-    _judge_all(np.ascontiguousarray(sums), np.ascontiguousarray(squares), lengths, halves, found)
+    parts = Parts(np.ascontiguousarray(sums), np.ascontiguousarray(squares), lengths)
+    _judge_all(parts, int(score), halves, found)
     inside, outside, below = found
     return CrossValidation(
         overfitting=float(below.mean()),
@@ -102,16 +125,23 @@ def _slope(x: Floats, y: Floats) -> float | None:
     return float((off * (y - y.mean())).sum()) / square if square > _CONSTANT * float((x**2).sum()) else None
 
 
+class Parts(NamedTuple):
+    """Σ (blocks, trials) of two kinds, and bars (blocks,)."""
+
+    sums: Floats
+    squares: Floats
+    lengths: NDArray[np.int64]
+
+
 @njit(cache=True, error_model="numpy", nogil=True)
-def _judge_all(
-    sums: Floats, squares: Floats, lengths: NDArray[np.int64], halves: NDArray[np.int64], found: Floats
-) -> None:
+def _judge_all(parts: Parts, score: int, halves: NDArray[np.int64], found: Floats) -> None:
     """Judge each half (pairs, S/2) and its mirror; write what `_judge` says of them, (3, 2·pairs).
 
     Halves come in order, so that from one to the next only the last few blocks differ: row k of `total` and `square`
     has the sums of the half's first k blocks. The mirror is the whole less the half. Both add blocks in the order of
     time, so that a trial which does not move in a half has a sum of exactly 0 there.
     """
+    sums, squares, lengths = parts
     blocks, trials = sums.shape
     size = halves.shape[1]
     whole, whole_square = np.zeros(trials), np.zeros(trials)
@@ -133,19 +163,23 @@ def _judge_all(
                 for trial in range(trials):
                     total[k + 1, trial] = total[k, trial] + sums[block, trial]
                     square[k + 1, trial] = square[k, trial] + squares[block, trial]
-        _ratios(total[size], square[size], bars, here)
-        _ratios(whole - total[size], whole_square - square[size], every - bars, there)
+        _scores(total[size], square[size], bars, score, here)
+        _scores(whole - total[size], whole_square - square[size], every - bars, score, there)
         found[0, 2 * pair], found[1, 2 * pair], found[2, 2 * pair] = _judge(here, there)
         found[0, 2 * pair + 1], found[1, 2 * pair + 1], found[2, 2 * pair + 1] = _judge(there, here)
 
 
 @njit(cache=True, error_model="numpy", nogil=True)
-def _ratios(total: Floats, square: Floats, bars: int, found: Floats) -> None:
-    """Write the Sharpe ratios (trials,) of returns with these sums; 0 where they are constant."""
+def _scores(total: Floats, square: Floats, bars: int, score: int, found: Floats) -> None:
+    """Write the scores (trials,) of returns with these sums; 0 where a ratio has nothing to divide by."""
     for trial in range(len(total)):
-        variance = square[trial] - total[trial] * total[trial] / bars
-        moving = variance > _CONSTANT * square[trial]
-        deviation = math.sqrt(variance / (bars - 1)) if moving else 1.0
+        if score == GROWTH:
+            found[trial] = total[trial]
+            continue
+        # What is left of Σ min(r, 0)², where a half is the whole less the other, may be rounding alone.
+        spread = square[trial] - (total[trial] * total[trial] / bars if score == SHARPE else 0.0)
+        moving = spread > _CONSTANT * (square[trial] if score == SHARPE else total[trial] * total[trial])
+        deviation = math.sqrt(spread / (bars - 1 if score == SHARPE else bars)) if moving else 1.0
         found[trial] = total[trial] / bars / deviation if moving else 0.0
 
 

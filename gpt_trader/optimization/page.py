@@ -153,7 +153,6 @@ def _reasons(result: OptimizeResult, told: Sequence[Mapping[str, Any]]) -> list[
         {
             **reason,
             "state": "failed" if states[reason["first"]] == FAILED else "skipped",
-            "params": result.study.space.at(reason["first"]),
         }
         for reason in told
     ]

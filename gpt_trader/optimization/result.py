@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
 from gpt_trader.backtesting import engine
+from gpt_trader.backtesting.causality import is_proven, require_causal
 from gpt_trader.backtesting.result import BacktestResult
 from gpt_trader.bars import Floats
-from gpt_trader.errors import GptTraderError
+from gpt_trader.errors import GptTraderError, Refused
 from gpt_trader.optimization.ranking import objectives, ranked
 from gpt_trader.optimization.study import Screened, Study
 
@@ -22,6 +24,12 @@ SCHEMA_VERSION = 1
 #: Trials drawn at random that are verified by the engine of record beside the best.
 SAMPLED = 10
 
+#: So many of the best are tried for look-ahead.
+LOOKAHEAD = 5
+
+#: A number within a reason, which differs from trial to trial; not one that is part of a name.
+_NUMBER = re.compile(r"(?<![\w.])[-+]?(?:\d+(?:\.\d+)?(?:e[-+]?\d+)?|nan|inf)(?![\w])", re.IGNORECASE)
+
 
 @dataclass(frozen=True)
 class OptimizeResult:
@@ -29,7 +37,8 @@ class OptimizeResult:
 
     `top` are backtests by the engine of record, the best first, `numbers` their combinations; `verified` is how many
     trials it was held against. `stopped` is `search.Search.stopped`; `optuna_study` names the study that keeps the
-    trials for Optuna's tools (None: a search that does not adapt is not kept there).
+    trials for Optuna's tools (None: a search that does not adapt is not kept there). `tried_for_lookahead` is how many
+    of the best were tried on a history that was cut off.
     """
 
     study: Study
@@ -46,6 +55,7 @@ class OptimizeResult:
     warnings: tuple[str, ...] = ()
     stopped: dict[str, Any] | None = None
     optuna_study: str | None = None
+    tried_for_lookahead: int = 0
 
     @property
     def result_hash(self) -> str:
@@ -100,6 +110,30 @@ def choose(
     return objective, best, backtests, verified
 
 
+def require_causal_best(study: Study, numbers: Sequence[int]) -> int:
+    """Try the best combinations on a history that is cut off (`causality.require_causal`); return how many were tried.
+
+    One may look ahead where another does not, and what looks ahead comes first. `LOOKAHEAD` of them bound the cost:
+    nine calls of `targets` each. Our own strategies, proven once, are not tried. Raises Refused with the combination.
+    """
+    tried = 0
+    for number in numbers[:LOOKAHEAD]:
+        candidate = study.candidate(number)
+        if is_proven(candidate):
+            continue
+        try:
+            require_causal(candidate, study.bars, study.first)
+        except Refused as refused:
+            raise Refused.of(
+                *(
+                    replace(one, message=f"{one.message} (of {dict(study.space.at(number))})")
+                    for one in refused.problems
+                )
+            ) from None
+        tried += 1
+    return tried
+
+
 def _same_objective(screened: float, backtest: BacktestResult, objective: str) -> None:
     found = backtest.metrics.as_dict()[objective]
     if found is None or abs(found - screened) > 1e-9 * max(abs(screened), 1.0):
@@ -134,7 +168,8 @@ def summary(result: OptimizeResult) -> dict[str, Any]:
         "stopped": result.stopped,
         "optuna_study": result.optuna_study,
         "verified": result.verified,
-        "reasons": _reasons(result.screened),
+        "reasons": rules(study, result.screened),
+        "tried_for_lookahead": result.tried_for_lookahead,
         "best": _entry(best, request.objective),
         "top": [_entry(backtest, request.objective) for backtest in result.top],
         "benchmark": best.benchmark.as_dict(),
@@ -156,15 +191,33 @@ def _entry(backtest: BacktestResult, objective: str) -> dict[str, Any]:
     }
 
 
-def _reasons(screened: Screened, shown: int = 5) -> list[dict[str, Any]]:
-    """Return why trials were skipped or failed, the commonest reason first, each with how many and an example."""
+def rules(study: Study, screened: Screened, shown: int = 5) -> list[dict[str, Any]]:
+    """Return the rules by which trials were skipped or failed, the one of most first.
+
+    A rule is a reason without the numbers in which its trials differ ("fast … must be below slow …"); with it go how
+    many trials it is of, and the first of them as an example: its number, its reason word by word, its parameters.
+    """
     counted: dict[str, list[int]] = {}
     for number, reason in screened.reasons.items():
-        counted.setdefault(reason, []).append(number)
+        counted.setdefault(_NUMBER.sub("…", reason), []).append(number)
     ordered: Sequence[tuple[str, list[int]]] = sorted(counted.items(), key=lambda item: -len(item[1]))
     return [
-        {"reason": reason, "trials": len(numbers), "first": numbers[0]} for reason, numbers in ordered[:shown]
+        {
+            "rule": _rule([screened.reasons[number] for number in numbers]),
+            "trials": len(numbers),
+            "first": numbers[0],
+            "reason": screened.reasons[numbers[0]],
+            "params": dict(study.space.at(numbers[0])),
+        }
+        for _, numbers in ordered[:shown]
     ]
+
+
+def _rule(reasons: Sequence[str]) -> str:
+    """Return what reasons have in common that differ in numbers alone."""
+    columns = zip(*(_NUMBER.findall(reason) for reason in reasons), strict=True)
+    common = iter([column[0] if len(set(column)) == 1 else "…" for column in columns])
+    return _NUMBER.sub(lambda _: next(common), reasons[0])
 
 
 def _canonical(value: object) -> bytes:

@@ -13,6 +13,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from gpt_trader.indicators import remembering
 from gpt_trader.optimization.ranking import allowed, objectives
 from gpt_trader.optimization.space import DEFAULT_DRAWS, trial_numbers
 from gpt_trader.optimization.study import Screened, Study
@@ -56,11 +57,12 @@ def searched(study: Study, screen: Screen) -> Search:
     """Search a study's space with what it asks for, round by round."""
     parts: list[Screened] = []
     proposals, waiting = _proposals(study), _Waiting(study)
-    while numbers := proposals.propose():
-        parts.append(screen(numbers))
-        proposals.learn(parts[-1])
-        if waiting.is_over(parts[-1]):
-            return Search(Screened.of(parts), waiting.stopped())
+    with remembering():  # rounds, and their chunks, share indicators
+        while numbers := proposals.propose():
+            parts.append(screen(numbers))
+            proposals.learn(parts[-1])
+            if waiting.is_over(parts[-1]):
+                return Search(Screened.of(parts), waiting.stopped())
     return Search(Screened.of(parts))
 
 

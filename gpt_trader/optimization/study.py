@@ -15,8 +15,8 @@ from gpt_trader.backtesting.result import iso
 from gpt_trader.bars import Bars, Floats
 from gpt_trader.errors import GptTraderError, NotEnoughBars, Refused
 from gpt_trader.indicators import remembering
-from gpt_trader.optimization.screening import WIDTH, summarize
 from gpt_trader.optimization.space import SearchSpace
+from gpt_trader.optimization.sweeping import Sweep
 from gpt_trader.requests import OptimizeRequest
 from gpt_trader.simulation import kernel
 from gpt_trader.strategies.base import Strategy
@@ -44,6 +44,8 @@ class Screened:
     @classmethod
     def of(cls, parts: Sequence[Screened]) -> Screened:
         """Return the trials of all parts, in order."""
+        if len(parts) == 1:
+            return parts[0]
         return cls(
             np.concatenate([part.number for part in parts]),
             np.concatenate([part.state for part in parts]),
@@ -106,21 +108,16 @@ class Study:
 
         One that the strategy refuses is skipped, one on which it raises has failed; either way the others go on.
         """
-        pieces, terms = self._pieces(), kernel.terms_of(self.request)
-        bars = sum(len(prices.close) for _, prices in pieces)
-        curve, change = kernel.Curve.empty(bars), np.empty(bars)
-        state = np.zeros(len(numbers), np.int8)
-        rows = np.full((len(numbers), WIDTH), np.nan)
-        reasons: dict[int, str] = {}
+        sweep = Sweep(self, numbers)
         with remembering():
             for place, number in enumerate(numbers):
-                found = self.targets(number)
-                if isinstance(found, NoTargets):
-                    state[place], reasons[number] = found.state, found.reason
-                    continue
-                tally = _run(pieces, found, self.request.capital, terms, curve)
-                summarize(curve.equity, tally, change, rows[place])
-        return Screened(np.asarray(numbers, np.int64), state, rows, reasons)
+                none = self.write(number, sweep.room, unchecked=True)
+                if none is None:
+                    sweep.add(place)
+                else:
+                    sweep.miss(place, none)
+            sweep.simulate()
+        return Screened(np.asarray(numbers, np.int64), sweep.state, sweep.rows, sweep.reasons)
 
     def verify(self, numbers: Sequence[int], screened: Screened) -> int:
         """Try these combinations anew, and by the engine of record as well; return how many were compared.
@@ -157,15 +154,17 @@ class Study:
                     "that is not deterministic, or a damaged cache (`gpt-trader cache clear`)"
                 )
 
-    def _pieces(self) -> list[tuple[slice, kernel.Prices]]:
-        """Return the prices of each piece, and its place among the targets."""
-        return [
-            (slice(piece.start - self.first, piece.stop - self.first), kernel.prices_of(self.bars[piece]))
-            for piece in self.pieces
-        ]
-
     def targets(self, number: int) -> Floats | NoTargets:
         """Return a combination's targets on `bars[first:]`, or why there are none."""
+        found = np.empty(len(self.bars) - self.first)
+        none = self.write(number, found)
+        return found if none is None else none
+
+    def write(self, number: int, found: Floats, *, unchecked: bool = False) -> NoTargets | None:
+        """Write a combination's targets on `bars[first:]`, or return why there are none.
+
+        Those of a compiled function are left as they come where they may be `unchecked`.
+        """
         try:
             candidate = self.candidate(number)
         except Refused as refused:
@@ -174,37 +173,16 @@ class Study:
             return NoTargets(FAILED, f"{type(error).__name__}: {error}"[:500])
         try:
             require_bars(self.bars, self.first, candidate, self.request)
-            return wanted_targets(candidate, self.bars, self.first, self.request)
+            compiled = candidate.compiled(self.bars) if unchecked else None
+            if compiled is None:
+                found[:] = wanted_targets(candidate, self.bars, self.first, self.request)
+            else:
+                compiled.write(*compiled.inputs, self.first, found)
         except (Refused, NotEnoughBars) as refused:
             return NoTargets(FAILED, refused.detail)
         except Exception as error:  # noqa: BLE001 - a user's code: shown and counted, and the study goes on
             return NoTargets(FAILED, f"{type(error).__name__}: {error}"[:500])
-
-
-def _run(
-    pieces: list[tuple[slice, kernel.Prices]],
-    targets: Floats,
-    capital: float,
-    terms: kernel.Terms,
-    curve: kernel.Curve,
-) -> kernel.Tally:
-    """Trade the pieces one after another and write the curve of all; return what the trades of all add up to."""
-    if len(pieces) == 1:
-        ((_, prices),) = pieces
-        return kernel.run(prices, targets, capital, terms, curve)
-    tallies, done = [], 0
-    for places, prices in pieces:
-        part = slice(done, done + len(prices.close))
-        its = kernel.Curve(curve.equity[part], curve.position[part])
-        if capital > 0.0:
-            tallies.append(kernel.run(prices, targets[places], capital, terms, its))
-        else:  # a piece before was ruinous
-            its.equity[:], its.position[:] = 0.0, 0.0
-        done = part.stop
-        if done < len(curve.equity):
-            its.equity[-1] = kernel.sold(its.equity[-1], its.position[-1], prices.close[-1], terms)
-        capital = float(its.equity[-1])
-    return kernel.Tally(*(sum(values) for values in zip(*tallies, strict=True)))
+        return None
 
 
 @dataclass(frozen=True)

@@ -16,8 +16,8 @@ import numpy as np
 from gpt_trader.backtesting import metrics as measure
 from gpt_trader.bars import Floats
 from gpt_trader.optimization import luck, neighborhood
-from gpt_trader.optimization.cross_validation import cross_validated
-from gpt_trader.optimization.screening import BLOCKS, COLUMNS
+from gpt_trader.optimization.cross_validation import CrossValidation, Score, cross_validated
+from gpt_trader.optimization.screening import COLUMNS, blocks_of
 from gpt_trader.optimization.study import RUN, SKIPPED, Screened, Study
 
 #: The best's Sharpe ratio must be above what luck explains with this probability.
@@ -30,12 +30,23 @@ NEIGHBORS: Final = 0.5
 _CROSS_VALIDATED: Final = 10_000
 
 
+#: Objectives that follow from sums over blocks of time: what is said of them, and the score; the others go by Sharpe's.
+_SCORES: Final = {
+    "sharpe": ("sharpe", Score.SHARPE),
+    "sortino": ("sortino", Score.SORTINO),
+    "total_return": ("total_return", Score.GROWTH),
+    "annualized_return": ("annualized_return", Score.GROWTH),
+}
+
+
 def judged(study: Study, screened: Screened, objective: Floats, best: int, equity: Floats) -> dict[str, Any]:
     """Return the verdict on the trial with the number `best`, whose equity (n,) is the engine of record's, JSON-ready.
 
     `trials` counts every combination that was tried, failed ones too; `effective_trials` what they are worth as
     independent ones. Sharpe ratios are annualized here. `neighborhood` is the median objective of the neighbors in the
-    grid over the best's own; `min_track_record` is in bars; `held_sharpe` is buy-and-hold's.
+    grid over the best's own; `min_track_record` is in bars; `held_sharpe` is buy-and-hold's. `pbo` and
+    `loss_probability` compare trials by the request's objective where it adds up over blocks of time, else by the
+    Sharpe ratio (`cross_validated_by`).
     """
     change = measure.returns(equity)
     moments = luck.Moments.of(change)
@@ -45,12 +56,12 @@ def judged(study: Study, screened: Screened, objective: Floats, best: int, equit
     sharpe = _sharpe(screened, len(equity))
     variance = float(np.nanvar(sharpe, ddof=1)) if np.count_nonzero(np.isfinite(sharpe)) > 1 else 0.0
     luckiest = luck.expected_maximum(trials, variance)
-    sums, squares, lengths = _blocks(study, screened, len(equity))
-    crossed = cross_validated(sums, squares, lengths)
+    drawn = _drawn(study, screened)
+    crossed = _crossed(study, drawn, len(equity))
     held = measure.sharpe(measure.returns(study.bars[study.first :].close), year)
     found: dict[str, Any] = {
         "trials": trials,
-        "effective_trials": luck.effective_trials(sums, trials),
+        "effective_trials": luck.effective_trials(blocks_of(drawn, len(equity))[0], trials),
         "sharpe": None if moments.sharpe is None else moments.sharpe * math.sqrt(year),
         "expected_by_luck": luckiest * math.sqrt(year),
         "held_sharpe": held,
@@ -58,6 +69,7 @@ def judged(study: Study, screened: Screened, objective: Floats, best: int, equit
         "deflated_sharpe": luck.probabilistic_sharpe(moments, luckiest),
         "min_track_record": luck.minimum_track_record(moments, luckiest),
         "bars": len(equity),
+        "cross_validated_by": _SCORES.get(study.request.objective, ("sharpe", Score.SHARPE))[0],
         "pbo": None if crossed is None else crossed.overfitting,
         "loss_probability": None if crossed is None else crossed.loss,
         "neighborhood": _neighborhood(study, screened, objective, best),
@@ -74,18 +86,21 @@ def _sharpe(screened: Screened, bars: int) -> Floats:
     return np.where(np.isfinite(ratio), ratio, np.nan)
 
 
-def _blocks(
-    study: Study, screened: Screened, bars: int
-) -> tuple[Floats, Floats, np.ndarray[Any, np.dtype[np.int64]]]:
-    """Return sums and sums of squares of the tried trials' returns by block of time, and the blocks' lengths."""
+def _drawn(study: Study, screened: Screened) -> Floats:
+    """Return the rows of the tried trials that are cross-validated."""
     run = np.flatnonzero(screened.state == RUN)
     if len(run) > _CROSS_VALIDATED:
         drawn = np.random.default_rng(study.request.seed).permutation(len(run))[:_CROSS_VALIDATED]
         run = np.sort(run[drawn])
-    base = len(COLUMNS)
-    edges = -(-np.arange(BLOCKS + 1) * bars // BLOCKS)
-    sums = screened.rows[run, base : base + BLOCKS].T
-    return sums, screened.rows[run, base + BLOCKS :].T, np.diff(edges).astype(np.int64)
+    return screened.rows[run]
+
+
+def _crossed(study: Study, rows: Floats, bars: int) -> CrossValidation | None:
+    """Return what the splits of time say of the trials with these rows."""
+    sums, squares, downside, growth, lengths = blocks_of(rows, bars)
+    _, score = _SCORES.get(study.request.objective, ("sharpe", Score.SHARPE))
+    first = growth if score == Score.GROWTH else sums
+    return cross_validated(first, downside if score == Score.SORTINO else squares, lengths, score)
 
 
 def _neighborhood(study: Study, screened: Screened, objective: Floats, best: int) -> float | None:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 import numpy as np
 from numba import njit
+from numpy.typing import NDArray
 
 from gpt_trader.costs import Commission, Slippage
 
@@ -29,6 +30,31 @@ TARGET: Final = 2
 STOP_LOSS: Final = 3
 TAKE_PROFIT: Final = 4
 RUIN: Final = 5
+
+#: Blocks of time for which sums are kept: what combinatorially symmetric cross-validation is made of.
+BLOCKS: Final = 16
+
+#: The columns of a row of sums, before those of the blocks: Σr, Σr², Σ min(r, 0)² and growth (a logarithm) of each.
+COLUMNS: Final = (
+    "final",  # equity at the last close
+    "mean",  # of the bars' returns
+    "m2",  # Σ (r − mean)²
+    "downside",  # Σ min(r, 0)²
+    "depth",  # of the deepest drawdown, ≤ 0
+    "entries",
+    "closed",
+    "wins",
+    "gained",
+    "lost",
+    "held",
+)
+WIDTH: Final = len(COLUMNS) + 4 * BLOCKS
+
+#: Cash that is so small a share of a position, of either sign, is rounding.
+_NEGLIGIBLE: Final = 1e-14
+
+#: The growth of a block that leaves nothing: a logarithm that can be added still.
+_RUINED: Final = -700.0
 
 #: A cover that costs more than the cash by less than this is rounding.
 _ROUNDING: Final = 1e-9
@@ -120,6 +146,55 @@ class Tally(NamedTuple):
     costs: float
 
 
+class Sums(NamedTuple):
+    """What a curve adds up to so far: its last equity; since the block of time began Σr, Σr², Σ min(r, 0)².
+
+    And its peak, the deepest fall (≤ 0), the equity below which a fall from this peak were deeper; the number of the
+    block, the first bar behind it, the equity before it; and how many bars there are in all.
+    """
+
+    last: float
+    total: float
+    squares: float
+    downside: float
+    peak: float
+    depth: float
+    floor: float
+    block: int
+    edge: int
+    begun: float
+    bars: int
+
+
+class Rows(NamedTuple):
+    """Room for what a sweep finds: a row of sums a trial, (m, `WIDTH`).
+
+    Targets that are not all numbers within `low` and `high` are traded nowhere: `odd` (m,) is true there, the row NaN.
+    `market` is what `market` gives for the bars.
+    """
+
+    market: Floats
+    low: float
+    high: float
+    sums: Floats
+    odd: NDArray[np.bool_]
+
+
+class Wanted(NamedTuple):
+    """Targets (n,), and the bars whose target is another than that of the bar before."""
+
+    targets: Floats
+    changes: NDArray[np.int64]
+
+
+class Found(NamedTuple):
+    """Room for a curve and a row of sums; what is of length 0 is not wanted. `market`, for a row, is as in `Rows`."""
+
+    curve: Curve
+    row: Floats
+    market: Floats
+
+
 class Fill(NamedTuple):
     """One fill: signed units (0: there was none), price with slippage and before it, commission, why (`ENTRY`, …)."""
 
@@ -164,12 +239,18 @@ def bound(values: Floats, low: float, high: float, slack: float, found: Floats) 
 
     −1 if all are, up to `slack`; NaN is not.
     """
-    wrong = -1
+    wrong = 0
     for i in range(len(values)):
-        if not abs(values[i]) <= 1.0 + slack and wrong < 0:
-            wrong = i
-        found[i] = min(max(values[i], low), high)
-    return wrong
+        value = values[i]
+        wrong += 0 if abs(value) <= 1.0 + slack else 1
+        value = value if value > low else low
+        found[i] = value if value < high else high
+    if wrong == 0:
+        return -1
+    first = 0
+    while abs(values[first]) <= 1.0 + slack:
+        first += 1
+    return first
 
 
 @njit(cache=True, error_model="numpy", inline="always")
@@ -303,50 +384,285 @@ def run(prices: Prices, targets: Floats, capital: float, terms: Terms, curve: Cu
     `targets` is (n,): `targets[i]`, decided at the close of bar i, is filled at the open of bar i + 1, the last one
     never.
     """
-    account = Account(capital, 0.0, 0.0, 0.0, 0.0)
-    entries, closed, wins, held = 0, 0, 0, 0
-    gained, lost, costs, wanted, paid_in = 0.0, 0.0, 0.0, 0.0, 0.0
+    changes = np.empty(len(targets), np.int64)
+    many = _changes(targets, changes)
+    return _trade(
+        prices, Wanted(targets, changes[:many]), capital, terms, Found(curve, np.empty(0), np.empty((0, 3)))
+    )
+
+
+@njit(cache=True, error_model="numpy", nogil=True)
+def sweep(prices: Prices, targets: Floats, capital: float, terms: Terms, rows: Rows) -> None:
+    """Simulate many targets (m, n) as `run` does one, keep no curve, and write a row of sums each."""
+    nowhere, changes = Curve(np.empty(0), np.empty(0)), np.empty(targets.shape[1], np.int64)
+    for trial in range(len(targets)):
+        # Each value is one that some bar changed to, or the 0 before the first: the others need no look.
+        wrong, many = 0, _changes(targets[trial], changes)
+        for at in changes[:many]:
+            wrong += 0 if rows.low <= targets[trial, at] <= rows.high else 1
+        rows.odd[trial] = wrong > 0
+        if wrong > 0:
+            rows.sums[trial] = np.nan
+        else:
+            wanted = Wanted(targets[trial], changes[:many])
+            _trade(prices, wanted, capital, terms, Found(nowhere, rows.sums[trial], rows.market))
+
+
+@njit(cache=True, error_model="numpy", nogil=True)
+def summarize(equity: Floats, capital: float, tally: Tally, row: Floats) -> None:
+    """Write the row (`WIDTH`,) of an equity curve (n,), as `sweep` does without one."""
+    sums = _nothing(capital, len(equity))
+    for i in range(len(equity)):
+        sums = _flushed(_added(sums, equity[i]), i + 1, row)
+    _conclude(sums, tally, row)
+
+
+@njit(cache=True, error_model="numpy", inline="always")
+def _changes(targets: Floats, found: NDArray[np.int64]) -> int:
+    """Write the bars whose target has other bits than the one before (before the first: 0), return how many."""
+    bits = targets.view(np.int64)
+    whole = len(bits) // 8 * 8
+    differs = np.empty(len(bits), np.uint8)
+    later, before, found_later = bits[1:], bits[:-1], differs[1:]
+    for k in range(len(later)):  # many at once
+        found_later[k] = later[k] != before[k]
+    differs[:1] = bits[:1] != 0
+    count = 0
+    for word, eight in enumerate(differs[:whole].view(np.uint64)):
+        if eight != 0:
+            for i in range(8 * word, 8 * word + 8):
+                found[count] = i  # kept only if it differs: a branch would be guessed wrong each time
+                count += differs[i]
+    for i in range(whole, len(bits)):
+        found[count] = i
+        count += differs[i]
+    return count
+
+
+@njit(cache=True, error_model="numpy", nogil=True)
+def _trade(prices: Prices, wishes: Wanted, capital: float, terms: Terms, found: Found) -> Tally:
+    """Step through all bars; write the curve and the row, unless they are empty."""
+    account, tally, paid_in = Account(capital, 0.0, 0.0, 0.0, 0.0), Tally(0, 0, 0, 0, 0.0, 0.0, 0.0), 0.0
     unwatched = np.isnan(terms.stop_loss) and np.isnan(terms.take_profit)
-    i, bars = 0, len(targets)
+    i, change, wanted, bars = 0, 0, 0.0, len(wishes.targets)
+    draws, adds = len(found.curve.equity) > 0, len(found.row) > 0
+    sums = _nothing(capital, bars)
     while i < bars:
         cash, units = account.cash, account.units
         paid = cash >= -_ROUNDING * units * account.entry_price
         if wanted == account.wanted and (units == 0.0 or (units > 0.0 and paid and unwatched)):
             # Nothing can happen until the target changes: there is no position, or a long one that is paid and has no
             # stop. A step would only value it; most bars are like that.
-            begun = i
-            while i < bars:
-                curve.equity[i] = cash + units * prices.close[i]
-                curve.position[i] = units
-                i += 1
-                if targets[i - 1] != wanted:
-                    break
-            held += i - begun if units != 0.0 else 0
-            wanted = targets[i - 1]
+            while change < len(wishes.changes) and wishes.changes[change] < i:
+                change += 1
+            # At the close where the target changes, it is held still.
+            stop = wishes.changes[change] + 1 if change < len(wishes.changes) else bars
+            closes = prices.close[i:stop]
+            if draws:
+                _draw(closes, cash, units, found.curve.equity[i:stop], found.curve.position[i:stop])
+            if adds:
+                sums = _waited(sums, i, closes, account, found)
+            tally = _kept(tally, stop - i if units != 0.0 else 0)
+            i, wanted = stop, wishes.targets[stop - 1]
             continue
         bar = Bar(prices.open[i], prices.high[i], prices.low[i], prices.close[i])
         entry_price = account.entry_price
         account, left, entered, liquidated = step(account, bar, wanted, terms)
-        wanted = targets[i]
+        equity, wanted = account.cash + account.units * bar.close, wishes.targets[i]
         if left.units != 0.0:
-            result = _result(left, entry_price, paid_in)
-            closed += 1
-            wins += 1 if result > 0.0 else 0
-            gained += max(result, 0.0)
-            lost += min(result, 0.0)
-            costs += _costs(left)
+            tally = _closed(tally, left, entry_price, paid_in)
         if entered.units != 0.0:
-            entries += 1
             entry_price, paid_in = entered.price, entered.commission
-            costs += _costs(entered)
+            tally = _opened(tally, entered)
         if liquidated.units != 0.0:
-            closed += 1
-            lost += _result(liquidated, entry_price, paid_in)
-        curve.equity[i] = account.cash + account.units * bar.close
-        curve.position[i] = account.units
-        held += 1 if account.units != 0.0 else 0
+            tally = _closed(tally, liquidated, entry_price, paid_in)
+        tally = _kept(tally, 1 if account.units != 0.0 else 0)
+        if draws:
+            found.curve.equity[i], found.curve.position[i] = equity, account.units
         i += 1
-    return Tally(entries, closed, wins, held, gained, lost, costs)
+        if adds:
+            sums = _flushed(_added(sums, equity), i, found.row)
+    if adds:
+        _conclude(sums, tally, found.row)
+    return tally
+
+
+@njit(cache=True, error_model="numpy", inline="always")
+def _draw(closes: Floats, cash: float, units: float, equity: Floats, position: Floats) -> None:
+    """Write the curve of bars on which nothing happens."""
+    for k in range(len(closes)):  # from 0 on: several are done at once
+        equity[k] = cash + units * closes[k]
+    position[:] = units
+
+
+@njit(cache=True, error_model="numpy", nogil=True)
+def market(close: Floats) -> Floats:
+    """Return Σr, Σr² and Σ min(r, 0)² of the returns of the closes before each bar and before the end, (n + 1, 3)."""
+    found = np.zeros((len(close) + 1, 3))
+    for i in range(1, len(close)):
+        change = close[i] / close[i - 1] - 1.0
+        found[i + 1, 0] = found[i, 0] + change
+        found[i + 1, 1] = found[i, 1] + change * change
+        found[i + 1, 2] = found[i, 2] + min(change, 0.0) ** 2
+    return found
+
+
+@njit(cache=True, error_model="numpy", inline="always")
+def _waited(sums: Sums, first: int, closes: Floats, account: Account, found: Found) -> Sums:
+    """Return the sums after bars, from `first` on, on which nothing happens.
+
+    What holds no cash to speak of has the returns of the closes, which are the same for every trial.
+    """
+    done = 0
+    all_in = abs(account.cash) <= _NEGLIGIBLE * abs(account.units) * closes[0]
+    while done < len(closes):
+        until = min(len(closes), sums.edge - first)
+        if account.units != 0.0 and all_in:
+            sums = _followed(sums, found.market[first + done], found.market[first + until])
+            for close in closes[done:until]:
+                sums = _fallen(sums, account.cash + account.units * close)
+        elif account.units != 0.0:  # cash alone makes no returns
+            for close in closes[done:until]:
+                sums = _added(sums, account.cash + account.units * close)
+        done = until
+        sums = _flushed(sums, first + done, found.row)
+    return sums
+
+
+@njit(cache=True, error_model="numpy", inline="always")
+def _followed(sums: Sums, before: Floats, after: Floats) -> Sums:
+    """Return the sums with the returns of the market between two of its bars."""
+    total, squares = sums.total + (after[0] - before[0]), sums.squares + (after[1] - before[1])
+    downside = sums.downside + (after[2] - before[2])
+    return Sums(
+        sums.last,
+        total,
+        squares,
+        downside,
+        sums.peak,
+        sums.depth,
+        sums.floor,
+        sums.block,
+        sums.edge,
+        sums.begun,
+        sums.bars,
+    )
+
+
+@njit(cache=True, error_model="numpy", inline="always")
+def _fallen(sums: Sums, equity: float) -> Sums:
+    """Return the sums with the peak and the fall of one more bar, and its equity as the last."""
+    peak, depth, floor = sums.peak, sums.depth, sums.floor
+    if equity > peak:
+        peak = equity
+        floor = peak * (1.0 + depth)
+    elif equity < floor:
+        depth = equity / peak - 1.0
+        floor = peak * (1.0 + depth)
+    return Sums(
+        equity,
+        sums.total,
+        sums.squares,
+        sums.downside,
+        peak,
+        depth,
+        floor,
+        sums.block,
+        sums.edge,
+        sums.begun,
+        sums.bars,
+    )
+
+
+@njit(cache=True, error_model="numpy", inline="always")
+def _nothing(capital: float, bars: int) -> Sums:
+    """Return the sums before the first of so many bars."""
+    return Sums(capital, 0.0, 0.0, 0.0, capital, 0.0, capital, 0, _edge(0, bars), capital, bars)
+
+
+@njit(cache=True, error_model="numpy", inline="always")
+def _added(sums: Sums, equity: float) -> Sums:
+    """Return the sums with one more bar; nothing comes of nothing."""
+    change = equity / sums.last - 1.0 if sums.last != 0.0 else 0.0
+    fall = min(change, 0.0)
+    total, squares, downside = (
+        sums.total + change,
+        sums.squares + change * change,
+        sums.downside + fall * fall,
+    )
+    new = _fallen(sums, equity)
+    return Sums(
+        new.last,
+        total,
+        squares,
+        downside,
+        new.peak,
+        new.depth,
+        new.floor,
+        new.block,
+        new.edge,
+        new.begun,
+        new.bars,
+    )
+
+
+@njit(cache=True, error_model="numpy", inline="always")
+def _edge(block: int, bars: int) -> int:
+    """Return the first bar behind a block of time, of `BLOCKS` as equal as can be."""
+    return -(-(block + 1) * bars // BLOCKS)
+
+
+@njit(cache=True, error_model="numpy", inline="always")
+def _flushed(sums: Sums, done: int, row: Floats) -> Sums:
+    """Write the sums of the blocks of time that end with the bars done; return those of the next one so far."""
+    while sums.block < BLOCKS and done >= sums.edge:
+        block, last = sums.block, sums.last
+        at = len(COLUMNS) + block
+        row[at], row[at + BLOCKS], row[at + 2 * BLOCKS] = sums.total, sums.squares, sums.downside
+        grown = np.log(last / sums.begun) if last > 0.0 and sums.begun > 0.0 else _RUINED
+        row[at + 3 * BLOCKS] = grown if last != sums.begun else 0.0
+        edge = _edge(block + 1, sums.bars)
+        sums = Sums(last, 0.0, 0.0, 0.0, sums.peak, sums.depth, sums.floor, block + 1, edge, last, sums.bars)
+    return sums
+
+
+@njit(cache=True, error_model="numpy", inline="always")
+def _conclude(sums: Sums, tally: Tally, row: Floats) -> None:
+    """Write what is told of all bars, from the blocks and the trades."""
+    total, squares, downside = 0.0, 0.0, 0.0
+    for at in range(len(COLUMNS), len(COLUMNS) + BLOCKS):
+        total += row[at]
+        squares += row[at + BLOCKS]
+        downside += row[at + 2 * BLOCKS]
+    mean = total / sums.bars
+    row[0], row[1], row[2] = sums.last, mean, max(squares - total * mean, 0.0)
+    row[3], row[4] = downside, sums.depth
+    row[5], row[6], row[7] = tally.entries, tally.closed, tally.wins
+    row[8], row[9], row[10] = tally.gained, tally.lost, tally.held
+
+
+@njit(cache=True, error_model="numpy", inline="always")
+def _kept(tally: Tally, bars: int) -> Tally:
+    """Return the tally with so many more bars held."""
+    entries, closed, wins, held, gained, lost, costs = tally
+    return Tally(entries, closed, wins, held + bars, gained, lost, costs)
+
+
+@njit(cache=True, error_model="numpy", inline="always")
+def _opened(tally: Tally, entered: Fill) -> Tally:
+    """Return the tally with one more entry."""
+    entries, closed, wins, held, gained, lost, costs = tally
+    return Tally(entries + 1, closed, wins, held, gained, lost, costs + _costs(entered))
+
+
+@njit(cache=True, error_model="numpy", inline="always")
+def _closed(tally: Tally, left: Fill, entry_price: float, paid_in: float) -> Tally:
+    """Return the tally with one more closed trade."""
+    entries, closed, wins, held, gained, lost, costs = tally
+    result = _result(left, entry_price, paid_in)
+    won = 1 if result > 0.0 else 0
+    gained, lost = gained + max(result, 0.0), lost + min(result, 0.0)
+    return Tally(entries, closed + 1, wins + won, held, gained, lost, costs + _costs(left))
 
 
 @njit(cache=True, error_model="numpy", inline="always")

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -12,6 +12,27 @@ if TYPE_CHECKING:
     from gpt_trader.bars import Bars, Floats
 
 Direction = Literal["long", "short", "both"]
+
+
+class CompiledTargets(NamedTuple):
+    """A compiled function that writes targets, and what it takes of one variant on its bars.
+
+    Attributes:
+        write: `write(*inputs, first, found)` writes the targets of the bars from `first` on to `found`, (n − first,)
+            float64; compiled by numba, so that a sweep spends no Python on them.
+        inputs: Indicators, (n,) each, which variants may share (`gpt_trader.indicators.shared`), and plain numbers.
+    """
+
+    write: Callable[..., None]
+    inputs: tuple[Any, ...]
+
+    def of(self, bars: int, first: int) -> Floats:
+        """Return the targets of all bars, (bars,): 0 before `first`."""
+        import numpy as np
+
+        found = np.zeros(bars)
+        self.write(*self.inputs, first, found[first:])
+        return found
 
 
 class Strategy(BaseModel, ABC):
@@ -48,6 +69,14 @@ class Strategy(BaseModel, ABC):
 
         Law, proven for every registered strategy: `targets(bars, f)[:t] == targets(bars[:t], f)`.
         """
+
+    def compiled(self, bars: Bars) -> CompiledTargets | None:
+        """Return `targets` in a compiled form, for sweeps; None, as here: there is none, and `targets` is called.
+
+        Law: `compiled(bars).of(len(bars), first)` is `targets(bars, first)` to the bit. A strategy that has both should
+        have `targets` return that.
+        """
+        return None
 
     def params(self) -> dict[str, Any]:
         """Return the parameters as JSON-ready values (without `direction`)."""

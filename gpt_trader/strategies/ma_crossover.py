@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from pydantic import Field, model_validator
 
-from gpt_trader.strategies.base import Strategy
+from gpt_trader.strategies.base import CompiledTargets, Strategy
 
 if TYPE_CHECKING:
     from gpt_trader.bars import Bars, Floats
@@ -35,15 +35,10 @@ class MaCrossover(Strategy):
 
     def targets(self, bars: Bars, first: int = 0) -> Floats:
         """Return the side of the crossover at each close (see `Strategy.targets`)."""
-        import numpy as np
+        return self.compiled(bars).of(len(bars), first)
 
-        from gpt_trader.indicators import exceeds, sma
+    def compiled(self, bars: Bars) -> CompiledTargets:
+        """Return the crossover of both averages (see `Strategy.compiled`)."""
+        from gpt_trader.strategies.compiled import averages_crossed
 
-        fast, slow = sma(bars.close, self.fast), sma(bars.close, self.slow)
-        side = np.zeros(len(bars))
-        if self.direction != "short":
-            side[exceeds(fast, slow)] = 1.0
-        if self.direction != "long":
-            side[exceeds(slow, fast)] = -1.0
-        side[:first] = 0.0
-        return side
+        return averages_crossed(bars.close, self.fast, self.slow, self.direction)

@@ -67,8 +67,9 @@ def build(strategy: type[Strategy], params: Mapping[str, Any], direction: Direct
         raise UnknownName.among(
             "params.direction", "direction", parameter_names(strategy), hint="direction is its own option"
         )
-    instance = validated(strategy, {**params}, prefix="params.")
-    return instance.model_copy(update={"direction": direction})
+    instance = validated(strategy, params, prefix="params.")
+    same = instance.direction == direction  # the default: a copy would take as long as all the rest
+    return instance if same else instance.model_copy(update={"direction": direction})
 
 
 def parameter_names(strategy: type[Strategy]) -> list[str]:

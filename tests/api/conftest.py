@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -170,6 +171,26 @@ def engine_api(
     fill_lake(home)
     with serving(api_settings, home, prefect.url) as engine:
         yield engine
+
+
+@pytest.fixture
+def redis(tmp_path: Path) -> Iterator[tuple[int, subprocess.Popen[bytes]]]:
+    program = shutil.which("redis-server")
+    if program is None:
+        pytest.skip("redis-server is not installed")
+    port = free_port()
+    command = [program, "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--dir", str(tmp_path)]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL) as process:
+        try:
+            eventually(lambda: _listens(port), what="redis listens")
+            yield port, process
+        finally:
+            process.terminate()
+
+
+def _listens(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
 class serving:  # noqa: N801 - reads as a context manager

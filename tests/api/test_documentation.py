@@ -52,6 +52,16 @@ def test_every_operation_has_a_summary_typed_answers_and_its_errors(document: di
 def test_operation_ids_are_unique(document: dict[str, Any]) -> None:
     ids = [operation["operationId"] for _, _, operation in operations(document)]
     assert len(ids) == len(set(ids))
+    for name in ids:
+        assert re.fullmatch(r"[a-z]+(_[a-z]+)*", name), name  # what a generated client calls it
+
+
+def test_everything_that_is_sent_has_a_schema(document: dict[str, Any]) -> None:
+    assert document["info"]["description"]
+    for path, method, operation in operations(document):
+        for status, response in operation["responses"].items():
+            for media_type, content in response.get("content", {}).items():
+                assert content.get("schema"), f"{method} {path} {status} {media_type}"
 
 
 def test_every_reference_leads_somewhere(document: dict[str, Any]) -> None:

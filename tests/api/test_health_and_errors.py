@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import httpx
+import psycopg
 import pytest
+from psycopg import sql
 
 from api.errors import MEDIA_TYPE, TYPE_PREFIX
-from tests.api.conftest import Engine
+from storage.cluster import SUPERUSER, Cluster
+from tests.api.account_samples import serving_accounts
+from tests.api.conftest import Engine, Prefect
 
 
 def problem(answer: httpx.Response, status: int, name: str) -> dict[str, Any]:
@@ -38,6 +45,51 @@ def test_live_and_ready_are_open_and_tell_each_part(engine_api: Engine) -> None:
         "worker": "down",  # none belongs to this home
         "lake": "ready",
     }
+
+
+def test_a_worker_of_another_machine_counts_and_a_dead_one_of_this_does_not(
+    engine_api: Engine, prefect: Prefect
+) -> None:
+    def worker() -> dict[str, str]:
+        parts = httpx.get(f"{engine_api.url}/api/v1/system/health/ready").json()["parts"]
+        found: dict[str, str] = parts["worker"]
+        return found
+
+    ended = subprocess.Popen(["true"])
+    ended.wait()
+    prefect.http.post("/work_pools/", json={"name": "gpt-trader", "type": "process"})
+    workers = "/work_pools/gpt-trader/workers"
+    names = [f"gpt-trader-{os.uname().nodename}-{ended.pid}", "gpt-trader-another-machine-17"]
+    try:
+        for name, state in zip(names, ("down", "ready"), strict=True):
+            prefect.http.post(f"{workers}/heartbeat", json={"name": name}).raise_for_status()
+            assert worker()["state"] == state
+        assert worker()["detail"] == names[1]
+    finally:
+        for name in names:
+            prefect.http.delete(f"{workers}/{name}")
+    assert worker() == {"state": "down", "detail": "no worker is running"}
+
+
+def test_a_database_that_is_gone_is_503_and_named_without_its_password(
+    postgres: Cluster, tmp_path: Path
+) -> None:
+    with serving_accounts(postgres, tmp_path) as engine:
+        name = str(engine.context.database.url.database)
+        with psycopg.connect(postgres.url("postgres", role=SUPERUSER), autocommit=True) as admin:
+            database = sql.Identifier(name)
+            admin.execute(sql.SQL("ALTER DATABASE {} ALLOW_CONNECTIONS false").format(database))
+            admin.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s", [name])
+            answer = httpx.get(f"{engine.url}/api/v1/auth/me", headers={"X-API-Key": "gtp_somebodys"})
+            detail = problem(answer, 503, "engine-unreachable")["detail"]
+            assert "does not answer" in detail
+            assert "postgresql" not in detail  # no URL, so no password
+            ready = httpx.get(f"{engine.url}/api/v1/system/health/ready")
+            assert ready.status_code == 503
+            assert ready.json()["parts"]["database"]["state"] == "down"
+            admin.execute(sql.SQL("ALTER DATABASE {} ALLOW_CONNECTIONS true").format(database))
+        answer = httpx.get(f"{engine.url}/api/v1/auth/me", headers={"X-API-Key": "gtp_somebodys"})
+        problem(answer, 401, "unauthenticated")  # it is back without a restart
 
 
 def test_info_names_versions_home_and_the_prefect_ui(engine_api: Engine) -> None:

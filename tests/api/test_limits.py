@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import re
-import shutil
 import socket
 import subprocess
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from uuid import uuid4
 
@@ -19,8 +17,7 @@ from api.app import create_app
 from api.limits import ROUTES
 from api.streams.endpoint import ROUTE as HANDSHAKES
 from gpt_trader.settings import Home, Settings
-from tests.api.conftest import Engine, Prefect, free_port, serving
-from tests.waiting import eventually
+from tests.api.conftest import Engine, Prefect, serving
 
 
 def routes(settings: Settings, home: Home) -> list[str]:
@@ -81,26 +78,6 @@ def test_limits_that_the_code_names_are_of_routes_that_exist(api_settings: Setti
 def test_what_is_no_rate_is_refused(rate: str) -> None:
     with pytest.raises(ValidationError, match=r"is no rate: give a number and a time, e\.g\. 100/minute"):
         Settings(rate_limit=rate)
-
-
-@pytest.fixture
-def redis(tmp_path: Path) -> Iterator[tuple[int, subprocess.Popen[bytes]]]:
-    program = shutil.which("redis-server")
-    if program is None:
-        pytest.skip("redis-server is not installed")
-    port = free_port()
-    command = [program, "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--dir", str(tmp_path)]
-    with subprocess.Popen(command, stdout=subprocess.DEVNULL) as process:
-        try:
-            eventually(lambda: _listens(port), what="redis listens")
-            yield port, process
-        finally:
-            process.terminate()
-
-
-def _listens(port: int) -> bool:
-    with socket.socket() as probe:
-        return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
 def test_two_apis_share_their_limits_and_count_alone_without_redis(

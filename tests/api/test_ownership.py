@@ -1,4 +1,8 @@
-"""User A and user B: nobody sees, follows, changes or finds what is another user's, on any route that takes an id."""
+"""User A and user B: nobody sees, follows, changes or finds what is another user's, on any route or channel.
+
+Every operation of the OpenAPI document is asked, whatever is added to it: those that take an id of something owned must
+answer 404 in the words for an id that nobody has; of all others no answer may hold anything of A's.
+"""
 
 from __future__ import annotations
 
@@ -13,29 +17,26 @@ import httpx
 import pytest
 
 from api.app import create_app
+from api.streams.protocol import Code
 from gpt_trader.settings import Home, Settings
 from storage.cluster import Cluster
 from tests.api.account_samples import CHEAP, Person, account_settings, person, with_hasher
 from tests.api.conftest import Engine, Prefect, fill_lake, serving
+from tests.api.sockets import Plain
 from tests.api.test_health_and_errors import problem
 from tests.api.test_runs import finish
 
-#: Ids of things that everybody shares (the market, the strategies, the workflows) and of accounts, which are for
-#: administrators whoever they are.
+#: Ids of things that everybody shares (the market, the strategies, the workflows with the schedules that administrators
+#: made) and of accounts, which are for administrators whoever they are.
 SHARED = {"symbol", "snapshot", "name", "user_id"}
 
+#: The ids in queries and bodies that belong to somebody; a test of its own is behind each.
+OWNED_ELSEWHERE = {"GET /api/v1/strategies/compare runs"}
 
-def routes_with_an_id() -> list[str]:
-    paths = create_app(Settings(), Home(Path("/nowhere"))).openapi()["paths"]
-    found = []
-    for path, operations in paths.items():
-        names = set(re.findall(r"{(\w+)}", path))
-        if names - SHARED:
-            found += [f"{method.upper()} {path}" for method in operations]
-    return found
-
-
-ROUTES = routes_with_an_id()
+DOCUMENT = create_app(Settings(), Home(Path("/nowhere"))).openapi()
+ALL = [f"{method.upper()} {path}" for path, methods in DOCUMENT["paths"].items() for method in methods]
+ROUTES = [route for route in ALL if set(re.findall(r"{(\w+)}", route)) - SHARED]
+OTHERS = [route for route in ALL if route not in ROUTES]
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,11 @@ class Belongings:
     finished: str
     going: str
     key: str
+    marks: tuple[str, ...]
+
+    def seen_in(self, text: str) -> list[str]:
+        """Return what of it stands in an answer."""
+        return [mark for mark in self.marks if mark in text]
 
 
 @pytest.fixture(scope="module")
@@ -70,8 +76,10 @@ def anns(engine: Engine, prefect: Prefect, ann: Person) -> Belongings:
     finished, going = (started(ann) for _ in range(2))
     finish(engine, prefect, finished)
     prefect.set_state(going, "RUNNING")
-    key = ann.ask("POST", "/auth/api-keys", json={"name": "k"}).json()["id"]
-    return Belongings(finished, going, key)
+    key = ann.ask("POST", "/auth/api-keys", json={"name": "the key of ann"}).json()["id"]
+    secret = "known to ann alone"
+    marks = (finished, going, key, "the key of ann", ann.id, ann.email, ann.access, ann.refresh, secret)
+    return Belongings(finished, going, key, marks)
 
 
 def started(who: Person) -> str:
@@ -135,7 +143,8 @@ def test_its_owner_and_an_administrator_see_it(
             assert answer.status_code in {200, 204}, answer.text
 
 
-def test_lists_hold_ones_own(anns: Belongings, ann: Person, bob: Person, engine: Engine) -> None:
+def test_lists_hold_ones_own(anns: Belongings, ann: Person, engine: Engine) -> None:
+    bob = person(engine, "trader", "bob")  # who has started nothing in another test
     mine = started(bob)
 
     def listed(who: Person) -> set[str]:
@@ -167,14 +176,111 @@ def test_idempotency_keys_are_each_users_own(ann: Person, bob: Person) -> None:
     assert len(runs) == 2
 
 
-def test_leaks_over_all_routes(
-    anns: Belongings, bob: Person, ann: Person, figure: Callable[[str], None]
+def test_ids_of_something_owned_stand_in_paths_or_are_known() -> None:
+    """A new parameter or field that takes a run's id needs a test beside those below, and its place in the list."""
+    schemas, found = DOCUMENT["components"]["schemas"], set()
+    for path, methods in DOCUMENT["paths"].items():
+        for method, operation in methods.items():
+            fields = {each["name"]: each for each in operation.get("parameters", []) if each["in"] == "query"}
+            for name in re.findall(r"#/components/schemas/(\w+)", str(operation.get("requestBody", ""))):
+                fields |= schemas[name].get("properties", {})
+            owned = [
+                name for name in fields if "'uuid'" in str(fields[name]) or re.search(r"\brun|study", name)
+            ]
+            found |= {f"{method.upper()} {path} {name}" for name in owned}
+    assert found == OWNED_ELSEWHERE
+
+
+def test_nothing_of_another_user_is_in_any_answer(
+    engine: Engine, anns: Belongings, ann: Person, figure: Callable[[str], None]
+) -> None:
+    leaks: dict[str, list[str]] = {}
+    with Plain(engine, ann.access) as open_stream:  # a connection that an overview might show
+        open_stream.subscribe("custom.note")
+        for route in (*OTHERS, *ROUTES):
+            bob = person(engine, "trader", "bob")  # anew, as some routes log him out
+            method, _, template = route.partition(" ")
+            values = {
+                "run_id": anns.finished,
+                "key_id": anns.key,
+                "user_id": ann.id,
+                "symbol": "ACME",
+                "snapshot": "head",
+                "name": "equity",
+            }
+            if "/strategies/" in template or "/workflows/{name}" in template:
+                values["name"] = "momentum" if "/strategies/" in template else "backtest"
+            path = re.sub(r"{(\w+)}", lambda match, known=values: known[match.group(1)], template)
+            body = {"json": {}} if method in {"POST", "PUT", "PATCH"} else {}
+            answer = bob.ask(method, path.removeprefix("/api/v1"), **body)
+            assert answer.status_code < 500, route
+            # The id that he asked for himself stands in the 404 that he gets.
+            given = (
+                {value for value in values.values() if value in path} if answer.status_code == 404 else set()
+            )
+            seen = [mark for mark in anns.seen_in(answer.text + str(answer.headers)) if mark not in given]
+            if seen or (route in ROUTES and answer.status_code != 404):
+                leaks[route] = [str(answer.status_code), *seen]
+    figure(f"user B on every route: leaks / routes = {len(leaks)} / {len(OTHERS) + len(ROUTES)}")
+    assert leaks == {}
+    assert len(ROUTES) >= 14
+    assert ann.ask("GET", f"/workflows/runs/{anns.finished}").json()["owner"] == ann.principal
+    assert ann.ask("GET", "/auth/api-keys").json()["items"] != []
+
+
+def names_of_anns_channels(anns: Belongings, ann: Person) -> list[str]:
+    """Return every way to name a channel of hers that somebody might try."""
+    one = UUID(anns.going)
+    return [
+        *(
+            f"runs.{run}"
+            for run in (anns.finished, anns.going, one.hex, one.urn, f"{{{one}}}", str(one).upper())
+        ),
+        f"portfolio.updates.{ann.principal}",
+        f"trades.live.{ann.principal}",
+        f"custom.{ann.principal}.note",
+        f"custom.{ann.id}..note",
+        f"custom.../{ann.principal}/note",
+        "custom.*",
+        "runs.*",
+        "*",
+    ]
+
+
+def test_no_channel_of_another_user_can_be_had(
+    engine: Engine, anns: Belongings, ann: Person, bob: Person, figure: Callable[[str], None]
 ) -> None:
     leaks = 0
-    for route in ROUTES:
-        answer = asked(bob, route, run_id=anns.finished, key_id=anns.key)
-        leaks += answer.status_code != 404
-    figure(f"user B on every route of user A: leaks / routes = {leaks} / {len(ROUTES)}")
+    names = names_of_anns_channels(anns, ann)
+    with Plain(engine, bob.access) as his:
+        for name in names:
+            answer = his.subscribe(name)
+            leaks += answer["type"] != "error"
+            assert answer["type"] == "error", name
+            assert answer["code"] in {Code.UNKNOWN_CHANNEL, Code.BAD_REQUEST}, answer
+        # In the words for a run that nobody has.
+        detail = his.subscribe(f"runs.{anns.going}")["detail"]
+        nobodys = his.subscribe(f"runs.{(none := str(uuid4()))}")["detail"]
+        assert detail.replace(anns.going, "…") == nobodys.replace(none, "…")
+        # The names that both have are each one's own: what she publishes does not reach him.
+        shared = ["custom.note", "portfolio.updates", "trades.live", "system.events"]
+        for name in shared:
+            assert his.subscribe(name)["type"] == "subscribed", name
+        with Plain(engine, ann.access) as hers:
+            for name in shared:
+                hers.subscribe(name)
+            sent = hers.ask("publish", channel="custom.note", data={"text": "known to ann alone"})
+            assert sent["type"] == "published"
+            for log in ("portfolio.updates", "trades.live"):
+                engine.events.append(f"{log}.{ann.principal}", "note", {"text": "known to ann alone"})
+            engine.events.append(f"runs.{anns.going}", "progress", {"text": "known to ann alone"})
+            heard = [hers.take() for _ in range(3)]
+            assert {message["channel"] for message in heard if message["type"] == "publication"} == set(
+                shared[:3]
+            )
+        his.say("publish", channel="custom.note", data={"text": "bob's own"})
+        taken = his.take_until(lambda message: "bob's own" in str(message))
+        leaks += len(anns.seen_in(str(taken)))
+        assert [m for m in taken if m["type"] == "publication" and m["channel"] != "custom.note"] == []
+    figure(f"user B on every channel of user A: leaks / channels = {leaks} / {len(names) + len(shared)}")
     assert leaks == 0
-    assert ann.ask("GET", f"/workflows/runs/{anns.finished}").json()["owner"] == ann.principal
-    assert UUID(anns.finished)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import AsyncGenerator, Iterator, MutableMapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, MutableMapping
 from contextlib import contextmanager
 from typing import Any
 from uuid import UUID
@@ -13,7 +13,7 @@ from uuid import UUID
 import httpx
 import pytest
 
-from api.streams.sse import frame, response, until
+from api.streams.sse import EventStream, frame
 from gpt_trader.runs import channel_of
 from storage.events import Position
 from tests.api.conftest import Engine, Prefect, events_of
@@ -214,7 +214,7 @@ async def test_a_silence_is_filled_with_heartbeats_and_nothing_is_lost() -> None
         await asyncio.Event().wait()
         return {"type": "http.disconnect"}
 
-    stream = response(source(), asyncio.Event(), heartbeat=0.01)
+    stream = EventStream(source(), asyncio.Event(), heartbeat=0.01)
     await stream({"type": "http", "method": "GET"}, receive, send)
     told = [piece for piece in got if piece]
     assert told[0] == b"first"
@@ -222,8 +222,26 @@ async def test_a_silence_is_filled_with_heartbeats_and_nothing_is_lost() -> None
     assert told.count(b": heartbeat\n\n") >= 3
 
 
-async def test_a_closing_server_ends_the_stream_and_its_source() -> None:
-    closing, ended = asyncio.Event(), asyncio.Event()
+async def streamed(stream: EventStream, taken: Callable[[bytes], Awaitable[None]]) -> list[bytes]:
+    """Serve a stream to a client that never leaves; return its pieces."""
+    got: list[bytes] = []
+
+    async def send(message: MutableMapping[str, Any]) -> None:
+        if message["type"] == "http.response.body" and message["body"]:
+            got.append(message["body"])
+            await taken(message["body"])
+
+    async def receive() -> MutableMapping[str, Any]:
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    await stream({"type": "http", "method": "GET"}, receive, send)
+    return got
+
+
+@pytest.mark.parametrize("by", ["the server", "its credential", "not reading"])
+async def test_an_end_from_outside_ends_the_stream_and_its_source(by: str) -> None:
+    closing, over, ended = asyncio.Event(), asyncio.Event(), asyncio.Event()
 
     async def source() -> AsyncGenerator[bytes, None]:
         try:
@@ -232,11 +250,18 @@ async def test_a_closing_server_ends_the_stream_and_its_source() -> None:
         finally:
             ended.set()
 
-    got = []
-    async for piece in until(source(), closing):
-        got.append(piece)
-        closing.set()
-    assert got == [b"first"]
+    async def reason() -> str:
+        await over.wait()
+        return "the credential has expired"
+
+    async def taken(_: bytes) -> None:
+        if by == "not reading":
+            await asyncio.Event().wait()
+        (closing if by == "the server" else over).set()
+
+    stream = EventStream(source(), closing, heartbeat=0.01, ended=reason, send_seconds=0.02)
+    got = await streamed(stream, taken)
+    assert got == [b"first"] + [b": the credential has expired\n\n"] * (by == "its credential")
     assert ended.is_set()
 
 
@@ -245,9 +270,11 @@ async def test_an_error_of_the_source_is_not_swallowed() -> None:
         yield b"first"
         raise RuntimeError("broken")
 
+    async def taken(_: bytes) -> None:
+        pass
+
     with pytest.raises(RuntimeError, match="broken"):
-        async for _ in until(source(), asyncio.Event()):
-            pass
+        await streamed(EventStream(source(), asyncio.Event()), taken)
 
 
 def test_a_frame_is_one_line_of_json_whatever_it_holds() -> None:

@@ -19,7 +19,8 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.rsa import generate_private_key
 
 from api.accounts.secrets_file import SecretsFile
-from api.accounts.tokens import AUDIENCE, ISSUER
+from api.accounts.tickets import authenticate_ticket
+from api.accounts.tokens import AUDIENCE, ISSUER, AccessTokens
 from gpt_trader.errors import Denied
 from storage.cluster import Cluster
 from tests.api.account_samples import (
@@ -31,6 +32,7 @@ from tests.api.account_samples import (
 )
 from tests.api.conftest import Engine
 from tests.api.test_health_and_errors import problem
+from tests.waiting import eventually
 
 
 @pytest.fixture(scope="module")
@@ -318,18 +320,18 @@ def test_a_ticket_opens_one_stream_once(engine: Engine) -> None:
 
 def test_a_ticket_that_is_too_old_or_of_a_switched_off_account_opens_nothing(engine: Engine) -> None:
     who = person(engine)
-    tickets = engine.context.accounts.tickets
+    accounts = engine.context.accounts
     old, late = (who.ask("POST", "/auth/stream-tickets").json()["ticket"] for _ in range(2))
     with engine.context.database.begin() as connection:
         connection.exec_driver_sql(
             "UPDATE tickets SET expires_at = now() - interval '1 second' WHERE principal = %s",
             (who.principal,),
         )
-    assert asyncio.run(tickets.redeem(old)) is None
+    assert asyncio.run(authenticate_ticket(accounts, old)) is None
     fresh = who.ask("POST", "/auth/stream-tickets").json()["ticket"]
     engine.http.patch(f"/auth/users/{who.id}", json={"is_active": False})
-    assert asyncio.run(tickets.redeem(fresh)) is None
-    assert asyncio.run(tickets.redeem(late)) is None
+    assert asyncio.run(authenticate_ticket(accounts, fresh)) is None
+    assert asyncio.run(authenticate_ticket(accounts, late)) is None
 
 
 def test_a_ticket_has_what_its_holder_has_and_ends_when_that_does(engine: Engine) -> None:
@@ -374,6 +376,27 @@ def test_a_key_rotated_by_another_process_is_found(tmp_path: Path) -> None:
     assert two.open(sealed, "user 1") == "a secret"
     with pytest.raises(Denied, match="sealed with another key"):
         two.open(sealed, "user 2")
+
+
+def test_a_key_that_another_process_took_away_is_accepted_no_more(tmp_path: Path) -> None:
+    path = tmp_path / "home" / "account-keys.json"
+    one, two = SecretsFile(path), SecretsFile(path)
+    tokens = AccessTokens(two, 600)
+    user = uuid4()
+    token = tokens.issue(user, uuid4(), ["read"])
+    claims = tokens.read(token)
+    assert claims is not None
+    assert claims.subject == f"user:{user}"
+    assert tokens.read(token) == claims  # by its digest now
+    one.rotate(0)
+    eventually(lambda: tokens.read(token) is None, seconds=5, what="the key is known to be gone")
+
+
+def test_a_token_that_is_known_ends_in_time(tmp_path: Path) -> None:
+    tokens = AccessTokens(SecretsFile(tmp_path / "account-keys.json"), 2)
+    token = tokens.issue(uuid4(), uuid4(), ["read"])
+    assert tokens.read(token) is not None
+    eventually(lambda: tokens.read(token) is None, seconds=5, what="its end")
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,7 @@
 
 It checks requests with the program's own models, keeps runs and their events by `epoch:offset`, and streams them
 as server-sent events. What a run does depends on its symbol: `FAIL` fails, `SLOW` runs until it is cancelled,
-`STUCK` cannot be cancelled, anything else completes.
+`STUCK` cannot be cancelled, `WAITS` begins when somebody has asked for the worker, anything else completes.
 """
 
 from __future__ import annotations
@@ -122,8 +122,19 @@ class Contract:
                 run.tell("state", state="CANCELLED", name="Cancelled", message="cancelled by local")
             self.changed.notify_all()
 
+    def begin_all(self) -> None:
+        """Let what waits for a worker begin."""
+        with self.changed:
+            for run in self.runs.values():
+                if run.state == "SCHEDULED":
+                    self._play(run, validated(SLICES[run.flow].request_type(), run.request), begun=True)
+            self.changed.notify_all()
+
     @staticmethod
-    def _play(run: Run, request: Any) -> None:
+    def _play(run: Run, request: Any, *, begun: bool = False) -> None:
+        if getattr(request, "symbol", "") == "WAITS" and not begun:
+            run.tell("state", state="SCHEDULED", name="Scheduled", message=None)
+            return
         run.tell("state", state="PENDING", name="Pending", message=None)
         run.tell("state", state="RUNNING", name="Running", message=None)
         run.tell("log", level="INFO", message="reading bars")
@@ -195,12 +206,16 @@ class Handler(BaseHTTPRequestHandler):
             case ("POST", "strategies"):
                 self.contract.strategies[body["filename"]] = body["source"]
                 self._json(201, {"filename": body["filename"]})
+            case ("GET", "system", "health", "ready"):
+                worker = {"state": "down", "detail": "no worker is running"}
+                self._json(200, {"status": "ready", "parts": {"worker": worker}})
+                self.contract.begin_all()
             case ("GET", "workflows"):
                 self._json(200, _listing([_workflow(name) for name in SLICES]))
             case ("GET", "workflows", "runs"):
                 self._runs(query)
             case ("GET", "workflows", "runs", run_id):
-                self._json(200, self._view(self._run(run_id)))
+                self._json(200, {**self._view(self._run(run_id)), "snapshot_id": "s1"})
             case ("GET", "workflows", "runs", run_id, "events"):
                 self._events(self._run(run_id))
             case ("GET", "workflows", "runs", run_id, "result"):

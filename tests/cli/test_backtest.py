@@ -62,6 +62,16 @@ def test_one_request_each_way(server: Contract, cli: Command) -> None:
     ]
 
 
+def test_a_run_that_nobody_takes_says_so_and_goes_on(
+    server: Contract, cli: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("cli.runs.nobody_works.SECONDS", 0.2)
+    shown = cli("backtest", "--symbol", "WAITS")
+    assert shown.code == 0
+    (run,) = server.runs
+    assert f"run {run} waits: no worker is running. Start one (gpt-trader up --only worker" in shown.err
+
+
 def test_what_is_not_given_is_not_sent(server: Contract, cli: Command) -> None:
     cli("backtest", "--symbol", "aapl", "--no-report")
     assert server.bodies[0] == {"symbol": "AAPL", "strategy": "momentum", "report": False}

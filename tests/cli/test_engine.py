@@ -170,14 +170,16 @@ def test_a_chosen_port_that_is_taken_is_refused(engine: FakeEngine, monkeypatch:
 def test_only_some_parts_beside_servers_elsewhere(
     engine: FakeEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("GPT_TRADER_DATABASE_URL", "postgresql://me:secret@db.example/trader")
-    monkeypatch.setenv("GPT_TRADER_PREFECT_API_URL", "http://prefect.example:4200/api")
-    address = engine.ensure(only=("api",), needs=("api",))
+    with socket.create_server(("127.0.0.1", 0)) as elsewhere:
+        place = f"127.0.0.1:{elsewhere.getsockname()[1]}"
+        monkeypatch.setenv("GPT_TRADER_DATABASE_URL", f"postgresql://me:secret@{place}/trader")
+        monkeypatch.setenv("GPT_TRADER_PREFECT_API_URL", f"http://{place}/api")
+        address = engine.ensure(only=("api",), needs=("api",))
     record = engine.record
     assert set(record.parts) == {"api", "database", "prefect"}
-    assert record.parts["database"] == PartRecord("external", "postgresql://db.example/trader")
-    assert address.prefect_url == "http://prefect.example:4200"
-    assert environment_of(engine, "api")["PREFECT_API_URL"] == "http://prefect.example:4200/api"
+    assert record.parts["database"] == PartRecord("external", f"postgresql://{place}/trader")
+    assert address.prefect_url == f"http://{place}"
+    assert environment_of(engine, "api")["PREFECT_API_URL"] == f"http://{place}/api"
     assert "secret" not in engine.home.engine.read_text()
 
 

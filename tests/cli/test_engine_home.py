@@ -8,10 +8,11 @@ from pathlib import Path
 import pytest
 
 from cli.engine.home import check_home, prepare_home
+from cli.engine.plan import settings_environment
 from cli.engine.ports import choose_port
 from cli.engine.running import find_engine
 from gpt_trader.errors import Refused
-from gpt_trader.settings import Home
+from gpt_trader.settings import Home, Settings, load_settings
 
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="gives a folder to another user")
 
@@ -135,3 +136,16 @@ def test_a_port_whose_connections_have_just_ended_is_free() -> None:
 def test_an_address_that_is_not_this_machines_is_refused() -> None:
     with pytest.raises(Refused, match="api_host: this machine has no such address"):
         choose_port("api_port", 8000, host="192.0.2.1", chosen=False)
+
+
+def test_every_setting_reaches_the_parts_as_it_was_given() -> None:
+    given = Settings.model_validate(
+        {
+            "cors_origins": ["https://desk.example", "http://127.0.0.1:8080"],
+            "public_hosts": ["trader.example"],
+            "trusted_proxies": [],
+            "rate_limits": {"GET /ws/v1/": "3/minute"},
+            "open_report": True,
+        }
+    )
+    assert load_settings(environ={"GPT_TRADER_PART": "api", **settings_environment(given)}) == given

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 import structlog
 
-from cli.client.logins import Login, access_token, keep_login, login_to
+from cli.client.logins import Login, _refreshed, access_token, keep_login, login_to
 from cli.engine.home import prepare_home
 from cli.engine.record import EngineRecord, write_record
 from gpt_trader.errors import Denied
@@ -158,6 +158,25 @@ def test_an_access_token_that_ends_is_renewed_once_by_commands_at_the_same_momen
     assert len(tokens) == 1
     assert kept.access_token not in tokens
     assert ann.ask("GET", "/auth/me", tokens.pop()).status_code == 200
+
+
+def test_a_refresh_whose_answer_was_lost_does_not_cost_the_login(
+    ann: Person, own_home: Path, engine: Engine
+) -> None:
+    path = Home(own_home).logins
+    kept = login_to(engine.url, path)
+    assert kept is not None
+    assert len(kept.retry_key) > 20
+    # The server has answered, and the command was killed before the answer was kept.
+    lost = _refreshed(engine.url, kept)
+    fresh = access_token(engine.url, path, refused=kept.access_token)
+    assert fresh is not None
+    now = login_to(engine.url, path)
+    assert now is not None
+    assert now.refresh_token == lost.refresh_token != kept.refresh_token
+    assert now.retry_key not in (kept.retry_key, lost.retry_key)
+    assert ann.ask("GET", "/auth/me", fresh).status_code == 200
+    assert access_token(engine.url, path, refused=fresh) is not None
 
 
 def test_a_token_that_the_server_refuses_is_renewed_in_the_middle_of_a_command(

@@ -235,7 +235,7 @@ def test_a_table_tells_the_verdict_first(server: Contract, cli: Command) -> None
     assert first.startswith("fast=10, slow=30")
     assert "50.00 %" in first
     assert "42" in first
-    assert "2 not tried: params: fast 20 must be below slow 20" in shown.out
+    assert "2 not run: params: fast 20 must be below slow 20" in shown.out
     assert "walk-forward, 8 windows (rolling), 1336 bars unseen when choosing" in shown.out
     assert "62 % of the tests gained" in shown.out
     assert "⚠ [2 bars] are missing" in shown.out, "brackets are no markup"
@@ -287,7 +287,7 @@ def test_resume_sends_the_same_request_again(server: Contract, cli: Command) -> 
     assert (again.code, again.err) == (0, "")
     assert json.loads(again.out)["run_id"] != first["run_id"]
     one, other = server.runs.values()
-    assert one.request == other.request
+    assert other.request == {**one.request, "snapshot": "s1"}, "on the bars that the first one read"
     assert (one.flow, other.flow) == ("optimize", "optimize")
 
 

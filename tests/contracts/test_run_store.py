@@ -417,3 +417,12 @@ def _backtest() -> BacktestResult:
         position=np.array([0.0, 1.0, 1.0, 0.0]),
         periods_a_year=252.0,
     )
+
+
+def test_what_a_run_reads_is_kept_for_its_resumption(store: RunStore, run_id: UUID) -> None:
+    store.note_snapshot(run_id, "first")
+    store.note_snapshot(run_id, "second")
+    assert store.get(run_id).snapshot_id == "first"
+    assert store.pinned_snapshots() == {"first"}
+    with pytest.raises(NotFound):
+        store.note_snapshot(uuid4(), "first")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 from sqlalchemy import URL, Engine, text
 
 from storage.database import dispose_engines, libpq_arguments
-from storage.studies import StudyStore, address, main
+from storage.studies import SCHEMA, StudyStore, address, main
 from storage.tables import METADATA
 
 SHOWN: dict[str, Any] = {
@@ -134,6 +135,38 @@ def test_tables_of_an_older_optuna_are_brought_up(engine: Engine, database: URL)
     StudyStore(engine).add("one", TRIALS[:2], 0)
     with opened(database) as storage:
         assert storage.get_current_version() == storage.get_head_version()
+
+
+def test_what_no_search_added_to_for_long_is_collected(engine: Engine, database: URL) -> None:
+    store = StudyStore(engine)
+    now = datetime.now(UTC)
+    assert store.collect(now) == []
+    old = [trial(at) for at in range(3)]
+    for one in old:
+        one.datetime_start = one.datetime_complete = datetime.now() - timedelta(days=10)  # noqa: DTZ005 - as Optuna
+    store.add("old", old, 0)
+    store.add("gone on with", old, 0)
+    store.add("gone on with", [*old, trial(3)], 0)
+    store.add("new", TRIALS[:20], 0)
+    week = now - timedelta(days=7)
+    assert store.collect(week, trial=True) == ["old"]
+    assert store.names() == ["gone on with", "new", "old"]
+    assert store.collect(week) == ["old"]
+    assert store.names() == ["gone on with", "new"]
+    with engine.connect() as connection:
+        for table in (
+            "trials",
+            "trial_params",
+            "trial_values",
+            "trial_user_attributes",
+            "trial_system_attributes",
+        ):
+            left = f"SELECT count(DISTINCT trial_id) FROM {SCHEMA}.{table}"
+            assert connection.execute(text(left)).scalar() == (23 if table == "trial_values" else 24)
+    with opened(database) as storage:
+        assert len(optuna.load_study(study_name="new", storage=storage).trials) == 20
+    store.add("old", old, 0)
+    assert store.names() == ["gone on with", "new", "old"], "done again, it is there again"
 
 
 def test_the_address_that_is_printed_shows_no_password(

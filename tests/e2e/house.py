@@ -16,6 +16,7 @@ import httpx
 
 from cli.engine.record import PARTS, EngineRecord, PartRecord, read_record
 from gpt_trader.settings import Home
+from tests.api.conftest import free_port
 from tests.waiting import eventually
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -68,8 +69,14 @@ class House:
             "GPT_TRADER_HOME": str(folder / "h"),
             "GPT_TRADER_API_PORT": "0",
             "GPT_TRADER_PREFECT_PORT": "0",
+            "GPT_TRADER_CORS_ORIGINS": f"https://desk.example,http://127.0.0.1:{free_port()}",
         }
         return cls(Home(folder / "h"), cwd, inherited | ours)
+
+    @property
+    def page_port(self) -> int:
+        """Where a web page may come from that the API answers."""
+        return int(self.environment["GPT_TRADER_CORS_ORIGINS"].rpartition(":")[2])
 
     # The shell.
 

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gpt_trader.strategies import registry
@@ -19,6 +19,7 @@ SHORT = {
 
 
 @pytest.mark.parametrize("name", registry.strategy_names())
+@settings(deadline=None)  # the first call compiles
 @given(
     bars=random_bars(),
     cut=st.floats(0, 1),
@@ -42,6 +43,7 @@ def test_no_target_depends_on_a_later_bar(name, bars, cut, begin, side):
 
 
 @pytest.mark.parametrize("name", registry.strategy_names())
+@settings(deadline=None)  # the first call compiles
 @given(bars=random_bars(min_size=60), begin=st.integers(20, 50), drop=st.integers(0, 20))
 def test_a_shorter_warm_up_changes_no_target(name, bars, begin, drop):
     """Enough warm-up is enough: history beyond it changes not one bit (paper sees less of it than a backtest)."""

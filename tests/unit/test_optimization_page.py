@@ -86,6 +86,11 @@ def optimized(strategy: type[Strategy] | str = "ma_crossover", **values: Any) ->
     )  # fmt: skip
 
 
+def letters(number: int) -> str:
+    """A word for each number: reasons that differ in a number only are one."""
+    return str(number).translate(str.maketrans("0123456789", "abcdefghij"))
+
+
 def synthetic(shape: tuple[int, ...], *, failed: int = 0) -> OptimizeResult:
     """Return the result of a large grid whose objectives are drawn: two trials are simulated."""
     names = ("period", "hold", "shift")
@@ -99,7 +104,7 @@ def synthetic(shape: tuple[int, ...], *, failed: int = 0) -> OptimizeResult:
     objective = random.normal(0.3, 0.4, len(number))
     if failed:
         state[-failed:], objective[-failed:] = 2, np.nan
-    reasons = {int(n): f"ValueError: {n}" for n in number[len(number) - failed :]}
+    reasons = {int(n): f"ValueError: {letters(n)}" for n in number[len(number) - failed :]}
     screened = Screened(number, state, rows, reasons)
     _, _, backtests, verified = choose(study, real, snapshot_id="snap")
     best = int(np.nanargmax(objective))

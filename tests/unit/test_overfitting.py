@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from gpt_trader.errors import Refused
 from gpt_trader.optimization import luck, neighborhood
-from gpt_trader.optimization.cross_validation import CrossValidation, block_sums, cross_validated
+from gpt_trader.optimization.cross_validation import CrossValidation, Score, block_sums, cross_validated
 
 Array = np.ndarray
 
@@ -188,3 +188,36 @@ def test_how_much_the_neighbors_keep():
     assert neighborhood.kept(objective, 0, np.array([4])) is None
     assert neighborhood.kept(objective, 0, np.array([], np.intp)) is None
     assert neighborhood.kept(objective, 3, np.array([0, 1])) is None
+
+
+@pytest.mark.parametrize("score", [Score.SORTINO, Score.GROWTH])
+def test_other_scores_against_the_slow_way(score: Score):
+    change, blocks = noise(11, 160, 9), 8
+    sums, _, lengths = block_sums(np.log1p(change) if score == Score.GROWTH else change, blocks)
+    downside = block_sums(np.minimum(change, 0.0), blocks)[1]
+    found = cross_validated(sums, downside, lengths, score)
+    assert found is not None
+    below, lost = [], []
+    parts = np.split(change, blocks)
+    for half in combinations(range(blocks), blocks // 2):
+        here = slow_score(np.concatenate([parts[k] for k in half]), score)
+        there = slow_score(np.concatenate([parts[k] for k in range(blocks) if k not in half]), score)
+        mine = there[int(np.argmax(here))]
+        below.append(float(mine < np.median(there)) + 0.5 * float(mine == np.median(there)))
+        lost.append(mine < 0)
+    assert found.overfitting == pytest.approx(np.mean(below))
+    assert found.loss == pytest.approx(np.mean(lost))
+
+
+def slow_score(change: Array, score: Score) -> Array:
+    if score == Score.GROWTH:
+        return np.prod(1 + change, axis=0) - 1
+    return change.mean(axis=0) / np.sqrt((np.minimum(change, 0.0) ** 2).mean(axis=0))
+
+
+def test_a_trial_that_never_loses_has_no_sortino_ratio():
+    change = np.abs(noise(3, 160, 2))
+    sums, _, lengths = block_sums(change, 8)
+    found = cross_validated(sums, np.zeros_like(sums), lengths, Score.SORTINO)
+    assert found is not None
+    assert (found.overfitting, found.loss) == (0.5, 0.0)

@@ -12,13 +12,14 @@ from gpt_trader.backtesting import engine
 from gpt_trader.bars import Bars, Floats
 from gpt_trader.errors import NotEnoughBars, Refused
 from gpt_trader.optimization.ranking import objectives, ranked
-from gpt_trader.optimization.result import choose
-from gpt_trader.optimization.screening import BLOCKS, COLUMNS
+from gpt_trader.optimization.result import choose, require_causal_best, rules
+from gpt_trader.optimization.screening import BLOCKS, COLUMNS, WIDTH
 from gpt_trader.optimization.space import search_space, trial_numbers
 from gpt_trader.optimization.study import FAILED, RUN, SKIPPED, Screened, Study
 from gpt_trader.optimization.walk_forward import document, stretches, walk
 from gpt_trader.requests import OptimizeRequest, WalkForward
-from gpt_trader.strategies.base import Strategy
+from gpt_trader.simulation import kernel
+from gpt_trader.strategies.base import CompiledTargets, Strategy
 from gpt_trader.strategies.registry import strategy_type
 from tests.bars_factory import STOCK
 
@@ -79,9 +80,80 @@ def test_the_blocks_sums_are_those_of_the_returns():
     change = np.concatenate([[0.0], equity[1:] / equity[:-1] - 1])
     block = np.arange(len(change)) * BLOCKS // len(change)
     base = len(COLUMNS)
-    np.testing.assert_allclose(row[base : base + BLOCKS], np.bincount(block, change), atol=1e-12)
-    np.testing.assert_allclose(row[base + BLOCKS :], np.bincount(block, change**2), rtol=1e-9)
+    sums, squares, downside, growth = np.split(row[base:], 4)
+    np.testing.assert_allclose(sums, np.bincount(block, change), atol=1e-12)
+    np.testing.assert_allclose(squares, np.bincount(block, change**2), rtol=1e-9)
+    np.testing.assert_allclose(downside, np.bincount(block, np.minimum(change, 0) ** 2), rtol=1e-9)
+    np.testing.assert_allclose(growth, np.bincount(block, np.log1p(change)), atol=1e-12)
     assert row[COLUMNS.index("m2")] == pytest.approx(((change - change.mean()) ** 2).sum(), rel=1e-9)
+
+
+def test_reasons_that_differ_in_values_are_one_rule_with_an_example():
+    found = study(space={"fast": [10, 30, 35, 40], "slow": [20, 25, 50]})
+    trials = screened(found)
+    assert len(set(trials.reasons.values())) == 6
+    assert rules(found, trials) == [
+        {
+            "rule": "params: fast … must be below slow …",
+            "trials": 6,
+            "first": 3,
+            "reason": "params: fast 30 must be below slow 20",
+            "params": {"fast": 30, "slow": 20},
+        }
+    ]
+
+
+def test_numbers_that_are_the_same_in_all_stay_in_the_rule():
+    found = study(Fussy, space={"number": [14, 13]})
+    (one, other) = rules(found, screened(found))
+    assert one["rule"] == one["reason"] == "ZeroDivisionError: bad luck"
+    assert "targets()[60] is nan" in other["rule"]
+    assert other["rule"].endswith("one finite number of [-1, 1] a bar")
+
+
+@pytest.mark.parametrize("stop", [None, 0.03])
+@pytest.mark.parametrize("direction", ["long", "short", "both"])
+def test_rows_added_up_while_trading_are_those_of_the_curve(direction: str, stop: float | None):
+    found = study(direction=direction, stop_loss=stop, commission=0.001)
+    trials, terms = screened(found), kernel.terms_of(found.request)
+    prices = kernel.prices_of(found.bars[found.first :])
+    for number in np.flatnonzero(trials.state == RUN).tolist():
+        targets = found.targets(number)
+        assert isinstance(targets, np.ndarray)
+        curve, row = kernel.Curve.empty(len(targets)), np.empty(WIDTH)
+        tally = kernel.run(prices, targets, found.request.capital, terms, curve)
+        kernel.summarize(curve.equity, found.request.capital, tally, row)
+        np.testing.assert_allclose(row, trials.rows[number], rtol=1e-10, atol=1e-13)
+
+
+class Leaning(Strategy):
+    """Compiled targets that are out of bounds (2), no numbers (3), or of a side that is not traded (4)."""
+
+    name = "leaning"
+    number: int = 1
+
+    def targets(self, bars: Bars, first: int = 0) -> Floats:
+        return self.compiled(bars).of(len(bars), first)
+
+    def compiled(self, bars: Bars) -> CompiledTargets:
+        return CompiledTargets(leaning, (self.number,))
+
+
+def leaning(number: int, first: int, found: Floats) -> None:
+    found[:] = 0.0
+    found[::7] = {2: 1.5, 3: np.nan, 4: -1.0, 5: 0.5}.get(number, 1.0)
+
+
+def test_compiled_targets_are_checked_as_others_are():
+    found = study(Leaning, space={"number": [1, 2, 3, 4, 5]})
+    trials = screened(found)
+    assert trials.state.tolist() == [RUN, FAILED, FAILED, RUN, RUN]
+    assert "targets()[60] is 1.5" in trials.reasons[1]
+    assert "is nan" in trials.reasons[2]
+    assert trials.rows[3, COLUMNS.index("entries")] == 0, "what it would have sold is not traded"
+    assert trials.rows[3, 0] == found.request.capital
+    alone = [found.screen([number]).rows[0] for number in range(5)]
+    np.testing.assert_array_equal(trials.rows, np.array(alone))
 
 
 class Fussy(Strategy):
@@ -209,3 +281,23 @@ def test_the_walks_equity_is_one_curve():
     assert shown["bars"] == sum(len(window.equity) for window in windows)
     assert len(shown["each"]) == 5
     assert 0 <= shown["consistency"] <= 1
+
+
+class Peeking(Strategy):
+    """Looks one bar ahead at level 2 and 3 alone."""
+
+    name = "peeking"
+    level: int = 1
+
+    def targets(self, bars: Bars, first: int = 0) -> Floats:
+        ahead = np.append(bars.close[1:], bars.close[-1]) if self.level in (2, 3) else bars.close
+        return (ahead > bars.close).astype(float)
+
+
+def test_not_the_best_alone_is_tried_for_look_ahead():
+    found = study(Peeking, space={"level": [1, 2, 3, 4, 5, 6]})
+    assert require_causal_best(found, [0, 3, 4]) == 3
+    with pytest.raises(Refused, match=r"it looks into the future.*\(of \{'level': 3\}\)"):
+        require_causal_best(found, [0, 3, 4, 5, 2])
+    assert require_causal_best(found, [0, 3, 4, 5, 0, 2]) == 5, "which bounds the cost"
+    assert require_causal_best(study(), [0, 1]) == 0, "our own are proven"

@@ -103,7 +103,7 @@ def judge(found: Study) -> dict[str, Any]:
     equity = engine.simulate(found.bars, found.first, found.candidate(best), terms).equity
     said = verdict.judged(found, trials, objective, best, equity)
     assert said == json.loads(json.dumps(said, allow_nan=False)), "JSON-ready, without NaN"
-    assert said.keys() == NUMBERS | {"verdict", "reasons"}
+    assert said.keys() == NUMBERS | {"cross_validated_by", "verdict", "reasons"}
     assert said["reasons"]
     for reason in said["reasons"]:
         assert re.search(r"\bnan\b|\bNone\b|\binf\b", reason) is None
