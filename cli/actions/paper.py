@@ -16,9 +16,9 @@ from cli.runs.progress import progress
 from cli.runs.submit import finish, start
 from cli.terminal.failures import Interrupted
 from cli.terminal.options import say
-from cli.terminal.render import emit, listing, pairs
+from cli.terminal.render import emit, grid, listing, pairs
 from cli.terminal.result import show_result
-from cli.terminal.sessions import COLUMNS, certified, listed, session_view
+from cli.terminal.sessions import COLUMNS, account_view, certified, listed, session_view
 from gpt_trader.errors import Problem, Refused, RunFailed, UnknownName
 from gpt_trader.slices import SLICES
 from gpt_trader.trading.request import PaperCertificateRequest, PaperDailyRequest, PaperTradeRequest
@@ -30,7 +30,6 @@ _BEGINNING: Final = 4
 _LOOKED_AT: Final = 1_000
 #: Closes that a table of the equity shows.
 _CLOSES: Final = 20
-_ASKED: Final = {"pause": "paused", "resume": "active", "stop": "stopped"}
 
 
 def refuse_live() -> NoReturn:
@@ -58,31 +57,34 @@ def show_sessions(*, limit: int, state: str | None) -> None:
     """List sessions, newest first."""
     with _sessions() as client:
         items = client.sessions(limit=limit, state=state)
-    rows = [listed(item) for item in items]
-    if items:
-        emit(items, rows=lambda: items, table=lambda: [_grid(rows, COLUMNS["sessions"])])
-        return
-    listing(items, {}, empty="no sessions yet: gpt-trader paper start --symbol AAPL begins one")
+    empty = "no sessions yet: gpt-trader paper start --symbol AAPL begins one"
+    emit(
+        items,
+        rows=lambda: items,
+        table=lambda: [grid(map(listed, items), COLUMNS["sessions"]) if items else empty],
+    )
 
 
 def show_session(name: str) -> None:
     """Show one session and what it holds."""
     with _sessions() as client:
         session = _found(client, name)
-        held = client.session_rows(str(session["session_id"]), "positions")
-        links = client.absolute(session.get("links") or {})
-    emit(session, table=lambda: session_view(session, held, links))
+        held = client.positions(str(session["session_id"]))["items"]
+    emit(session, table=lambda: session_view(session, held))
 
 
-def show_rows(name: str, what: str, *, limit: int | None = None) -> None:
-    """List a session's orders, fills or positions."""
+def show_rows(name: str, what: str, *, limit: int) -> None:
+    """List a session's newest orders or fills."""
     with _sessions() as client:
-        query = {} if limit is None else {"limit": limit}
-        items = client.session_rows(_id(client, name), what, **query)
-    columns = {
-        field: heading for field, heading in COLUMNS[what].items() if any(field in item for item in items)
-    }
-    listing(items, columns, empty="nothing is held" if what == "positions" else f"no {what} yet")
+        items = client.session_rows(_id(client, name), what, limit=limit)
+    listing(items, COLUMNS[what], empty=f"no {what} yet")
+
+
+def show_positions(name: str) -> None:
+    """Show a session's money and what it holds."""
+    with _sessions() as client:
+        account = client.positions(_id(client, name))
+    emit(account, rows=lambda: account["items"], table=lambda: account_view(account))
 
 
 def show_equity(name: str) -> None:
@@ -90,23 +92,26 @@ def show_equity(name: str) -> None:
     with _sessions() as client:
         columns = client.equity(_id(client, name))
     rows = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
-    shown = [_grid(rows[-_CLOSES:], {field: field for field in columns})] if rows else ["no bar yet"]
-    emit(columns, rows=lambda: rows, table=lambda: shown)
+    newest = rows[-_CLOSES:]
+    emit(
+        columns,
+        rows=lambda: rows,
+        table=lambda: [grid(newest, {field: field for field in columns}) if rows else "no bar yet"],
+    )
 
 
 def ask(name: str, command: str, *, flatten: bool = False) -> None:
-    """Ask a session to pause, to resume or to stop; say where it stands."""
+    """Ask a session to pause, to resume or to stop: it is written down, and done between two bars."""
     with _sessions() as client:
         session_id = _id(client, name)
         if command == "stop":
             answer = client.stop(session_id, flatten=flatten)
         else:
             answer = client.pause(session_id) if command == "pause" else client.resume(session_id)
-        session = answer if "state" in answer else client.session(session_id)
-    state = session["state"]
-    emit(session, table=lambda: [f"session {session_id} ({session['name']}): {state}"])
-    if state != _ASKED[command]:
-        say(f"asked to {command}: the session does so between two bars; gpt-trader paper show {session_id}")
+    run = answer.get("run")
+    how = f"run {run['run_id']} was started for it" if run else "it does so between two bars"
+    done = f"session {session_id} is asked to {command}: {how}; gpt-trader paper show {session_id}"
+    emit(answer, table=lambda: [done])
 
 
 def replay_session(name: str) -> None:
@@ -190,9 +195,3 @@ def _found(client: SessionClient, name: str) -> Json:
             Problem("session", name, f"{len(found)} sessions are meant: give an id", allowed=ids)
         )
     return found[0]
-
-
-def _grid(rows: Sequence[Mapping[str, Any]], columns: Mapping[str, str]) -> Any:  # noqa: ANN401 - rich's
-    from cli.terminal.render import grid
-
-    return grid(rows, columns)

@@ -292,8 +292,11 @@ class Client:
         answer: Json = reply.json() if reply.body else {}
         return answer
 
-    def _items(self, path: str, **query: object) -> list[Json]:
+    def _items(self, path: str, page: int | None = None, /, **query: object) -> list[Json]:
+        """Return a list's items, page after page up to `limit`; `page` is the most that the route gives at once."""
         limit = query.get("limit")
+        if page is not None:
+            query["limit"] = min(limit, page) if isinstance(limit, int) else page
         found: list[Json] = []
         while True:
             answer = self._wire.request("GET", path, query=query).json()

@@ -171,10 +171,10 @@ def fills(session: SessionId, limit: Limit = 100) -> None:
 
 
 def positions(session: SessionId) -> None:
-    """List what a session holds."""
-    from cli.actions.paper import show_rows
+    """Show a session's money and what it holds."""
+    from cli.actions.paper import show_positions
 
-    show_rows(session, "positions")
+    show_positions(session)
 
 
 def equity(session: SessionId) -> None:

@@ -73,7 +73,6 @@ def prepare(model: type[Request], values: Mapping[str, Any]) -> Prepared:
 def _prepare_legs(model: type[Request], given: Mapping[str, Any]) -> Prepared:
     """Prepare a request of several strategies, one a leg, each with its parameters."""
     request: Any = validated(model, given)
-    weighed = any(isinstance(leg, Mapping) and "weight" in leg for leg in given.get("legs") or ())
     legs, files = [], {}
     for leg in request.legs:
         strategy, file, stored = _strategy(leg.strategy)
@@ -83,8 +82,8 @@ def _prepare_legs(model: type[Request], given: Mapping[str, Any]) -> Prepared:
             params = typed(strategy, leg.params, request.direction)
         if file is not None:
             files[stored] = file
-        row = {"symbol": leg.symbol, "strategy": stored} | ({"params": params} if params else {})
-        legs.append(row | ({"weight": leg.weight} if weighed else {}))
+        row = {"symbol": leg.symbol, "strategy": stored, "weight": leg.weight}
+        legs.append(row | ({"params": params} if params else {}))
     if not legs:
         return Prepared(request)
     short = ("symbol", "symbols", "strategy", "params")

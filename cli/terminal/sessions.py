@@ -15,20 +15,19 @@ if TYPE_CHECKING:
 COLUMNS: Final[Mapping[str, Mapping[str, str]]] = {
     "sessions": {
         "session_id": "session", "name": "name", "state": "state", "feed": "feed", "bars": "bars",
-        "fills": "fills", "equity": "equity", "bar": "last bar", "created_at": "begun",
+        "fills": "fills", "equity": "equity", "bar": "last bar", "certificate": "certificate", "created_at": "begun",
     },
     "orders": {
-        "seq": "#", "time": "time", "after": "sent in", "phase": "at", "leg": "leg", "symbol": "symbol",
-        "purpose": "purpose", "type": "type", "units": "units", "budget": "budget", "price": "price",
-        "state": "state", "filled": "filled", "reason": "why",
+        "number": "#", "after": "sent in", "leg": "leg", "symbol": "symbol", "purpose": "purpose", "type": "type",
+        "units": "units", "budget": "budget", "price": "price", "state": "state", "filled": "filled", "reason": "why",
     },
     "fills": {
-        "seq": "#", "time": "time", "leg": "leg", "symbol": "symbol", "purpose": "purpose", "units": "units",
+        "number": "#", "time": "bar", "leg": "leg", "symbol": "symbol", "purpose": "purpose", "units": "units",
         "price": "price", "commission": "commission",
     },
     "positions": {
-        "leg": "leg", "symbol": "symbol", "strategy": "strategy", "units": "units", "entry_price": "entry",
-        "close": "close", "value": "value", "pnl": "profit",
+        "leg": "leg", "symbol": "symbol", "units": "units", "entry_price": "entry", "close": "close",
+        "value": "value", "unrealized": "profit", "currency": "",
     },
     "each": {
         "name": "session", "state": "state", "bars": "new bars", "fills": "fills", "equity": "equity",
@@ -39,40 +38,49 @@ _SHOWN: Final = ("total_return", "annualized_return", "sharpe", "max_drawdown", 
 
 
 def listed(session: Mapping[str, Any]) -> Row:
-    """Return a session as a list's table shows it: times to the second."""
-    return {**session, **{name: _time(session.get(name)) for name in ("bar", "created_at")}}
+    """Return a session as a list's table shows it: times to the second, of the certificate the verdict."""
+    times = {name: _time(session.get(name)) for name in ("bar", "created_at")}
+    return {**session, **times, "certificate": _verdict(session)}
 
 
-def session_view(
-    session: Mapping[str, Any], held: Sequence[Row], links: Mapping[str, str]
-) -> Iterable[RenderableType]:
+def session_view(session: Mapping[str, Any], held: Sequence[Row]) -> Iterable[RenderableType]:
     """Yield one session's facts, and what it holds."""
     from rich.text import Text
 
+    request: Mapping[str, Any] = session["request"]
     yield Text(str(session["name"]), style="bold")
-    reason = f": {session['reason']}" if session.get("reason") else ""
-    yield f"{session['state']}{reason}"
+    reason = f": {session['reason']}" if session["reason"] else ""
+    yield f"{session['state']}{reason}" + (", traded now" if session.get("traded") else "")
     yield ""
     facts = {
         "session": session["session_id"],
-        "legs": _legs(session.get("legs") or ()),
-        "feed": f"{session.get('feed')}, bars of {session.get('timeframe')}",
-        "bars": session.get("bars"),
-        "last bar": _time(session.get("bar")),
-        "orders": session.get("orders"),
-        "fills": session.get("fills"),
-        "cash": session.get("cash"),
-        "equity": session.get("equity"),
-        "begun": _time(session.get("created_at")),
-        "ended": _time(session.get("ended_at")),
-        "run": session.get("run_id"),
-        "ledger": session.get("ledger_hash"),
+        "legs": _legs(request["legs"]),
+        "feed": f"{session['feed']}, bars of {request['timeframe']}",
+        "bars": session["bars"],
+        "last bar": _time(session["bar"]),
+        "orders": session["orders"],
+        "fills": session["fills"],
+        "cash": session["cash"],
+        "equity": session["equity"],
+        "profit": session["profit"],
+        "begun": _time(session["created_at"]),
+        "ended": _time(session["ended_at"]),
+        "traded by": session.get("run"),
+        "snapshot": session["snapshot_id"],
+        "ledger": session["ledger_hash"],
+        "certificate": _verdict(session),
     }
-    yield pairs({name: value for name, value in facts.items() if value not in (None, "")} | dict(links))
+    yield pairs(facts)
     if held:
         yield ""
-        columns = {name: heading for name, heading in COLUMNS["positions"].items() if name in held[0]}
-        yield grid(held, columns)
+        yield grid(held, COLUMNS["positions"])
+
+
+def account_view(account: Mapping[str, Any]) -> Iterable[RenderableType]:
+    """Yield a session's money, and what it holds."""
+    yield pairs({"cash": account["cash"], "equity": account["equity"], "after": _time(account["time"])})
+    yield ""
+    yield grid(account["items"], COLUMNS["positions"]) if account["items"] else "nothing is held"
 
 
 def traded(result: Mapping[str, Any], links: Mapping[str, str]) -> Iterable[RenderableType]:
@@ -117,6 +125,9 @@ def certified(found: Mapping[str, Any]) -> Iterable[RenderableType]:
             "its replay": against[found["replay_equal"]],
             "a backtest": against[found["backtest_equal"]],
             "ledger": found["ledger_hash"],
+            "covers": None
+            if found.get("current", True)
+            else f"{found['covers']:,} events; there are more by now",
         }
     )
     first = found.get("first_divergence")
@@ -135,6 +146,11 @@ def stepped(result: Mapping[str, Any]) -> Iterable[RenderableType]:
         return
     errors = any(row.get("error") for row in each)
     yield grid(each, {name: said for name, said in COLUMNS["each"].items() if name != "error" or errors})
+
+
+def _verdict(session: Mapping[str, Any]) -> str | None:
+    found = session.get("certificate")
+    return None if found is None else found["verdict"] + (", not of all" if found["grown"] else "")
 
 
 def _legs(legs: Iterable[Mapping[str, Any]]) -> str:
