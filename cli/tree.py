@@ -17,6 +17,7 @@ from cli.commands import (
     login,
     monitor,
     optimize,
+    paper,
     portfolio,
     strategy,
     user,
@@ -27,6 +28,7 @@ from cli.terminal.options import Options, Output, use
 #: What one group of commands is called in `--help`.
 GROUPS = {
     "portfolio": (portfolio, "Many symbols, one cash account."),
+    "paper": (paper, "Trading sessions on paper: start, watch, pause, stop, prove."),
     "workflow": (workflow, "Runs of any kind: start, follow, list, cancel, retry, reproduce, schedule."),
     "data": (data, "The lake of bars: ingest, list, show."),
     "strategy": (strategy, "Strategies and their parameters."),
@@ -55,6 +57,7 @@ def build() -> typer.Typer:
     engine.register(app)
     backtest.register(app)
     optimize.register(app)
+    paper.register_run(app)
     monitor.register(app)
     login.register(app)
     for name, (module, summary) in GROUPS.items():

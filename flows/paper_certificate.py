@@ -7,6 +7,7 @@ from prefect import flow
 from flows.hooks import HOOKS, progress
 from gpt_trader.trading.request import PaperCertificateRequest
 from tasks.paper import certificate_of, own_session, publish, save_session
+from tasks.paper_report import write_report
 from tasks.run import begin_run
 
 
@@ -18,6 +19,7 @@ def paper_certificate(request: PaperCertificateRequest) -> str:
     own_session(run, request.session)
     certificate = certificate_of(request.session)
     shown = save_session(run, request.session, certificate)
+    write_report(run, request.session, certificate)
     publish(run, shown)
     progress("done", 1, 1)
     return certificate.verdict

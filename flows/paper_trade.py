@@ -7,6 +7,7 @@ from prefect import flow
 from flows.hooks import HOOKS, progress
 from gpt_trader.trading.request import PaperTradeRequest
 from tasks.paper import begin_session, certificate_of, feed_of, publish, save_session
+from tasks.paper_report import write_report
 from tasks.passing import whole
 from tasks.run import begin_run, session_run_name
 from tasks.sessions import trade, trading
@@ -25,6 +26,7 @@ def paper_trade(request: PaperTradeRequest) -> str:
     progress("certificate", 1, 1)
     certificate = certificate_of(session.session_id)
     shown = save_session(run, session.session_id, certificate)
+    write_report(run, session.session_id, certificate)
     publish(run, shown)
     progress("done", 1, 1)
     return str(shown["ledger_hash"])

@@ -23,7 +23,7 @@ from gpt_trader.trading.request import PaperTradeRequest
 from storage.runs import RunOutput
 from storage.session_ledger import load, warm_bars
 from storage.sessions import Session, ledger_event
-from tasks.artifacts import run_artifact
+from tasks.artifacts import report_lines, run_artifact
 from tasks.bars import ensure_series, load_bars
 from tasks.feeds import Feed, Newest, Replay
 from tasks.passing import whole
@@ -222,6 +222,7 @@ def publish(run: CurrentRun, shown: Mapping[str, Any]) -> None:
             *rows,
             f"| certificate | {certificate['verdict']} |",
             "",
+            *report_lines(run),
             f"Ledger `{shown['ledger_hash']}`",
         ],
     )

@@ -52,6 +52,11 @@ class Client:
         return self._wire.target.url
 
     @property
+    def wire(self) -> Wire:
+        """The connection, for a client of other calls."""
+        return self._wire
+
+    @property
     def target(self) -> Target:
         """Where this client talks to, and its key, as they are now."""
         return self._wire.target
@@ -90,23 +95,23 @@ class Client:
 
     def start_workflow(self, name: str, request: Mapping[str, Any]) -> Started:
         """Start a run of a workflow by its general name."""
-        return self._start(f"{ROOT}/workflows/{_part(name)}/runs", request)
+        return self._start(f"{ROOT}/workflows/{part(name)}/runs", request)
 
     def reproduce(self, run_id: str) -> Started:
         """Run once more what a run did: same request, same snapshot."""
-        return self._start(f"{ROOT}/workflows/runs/{_part(run_id)}/reproduce", None)
+        return self._start(f"{ROOT}/workflows/runs/{part(run_id)}/reproduce", None)
 
     def retry(self, run_id: str) -> Started:
         """Try once more what a run did not complete."""
-        return self._start(f"{ROOT}/workflows/runs/{_part(run_id)}/retry", None)
+        return self._start(f"{ROOT}/workflows/runs/{part(run_id)}/retry", None)
 
     def approve(self, run_id: str, given: Mapping[str, Any] | None) -> Json:
         """Let a run that waits go on, with the fields that it asked for."""
-        return self._object("POST", f"{ROOT}/workflows/runs/{_part(run_id)}/approve", {"input": given})
+        return self._object("POST", f"{ROOT}/workflows/runs/{part(run_id)}/approve", {"input": given})
 
     def reject(self, run_id: str) -> Json:
         """End a run that waits."""
-        return self._object("POST", f"{ROOT}/workflows/runs/{_part(run_id)}/reject")
+        return self._object("POST", f"{ROOT}/workflows/runs/{part(run_id)}/reject")
 
     def schedules(self) -> list[Json]:
         """Return the schedules of all workflows."""
@@ -114,23 +119,23 @@ class Client:
 
     def put_schedule(self, name: str, wanted: Mapping[str, Any]) -> Json:
         """Make a schedule, or replace the one of its slug."""
-        return self._object("PUT", f"{ROOT}/workflows/{_part(name)}/schedule", wanted)
+        return self._object("PUT", f"{ROOT}/workflows/{part(name)}/schedule", wanted)
 
     def switch_schedules(self, name: str, slug: str | None, *, active: bool) -> list[Json]:
         """Switch one schedule of a workflow, or all, on or off; return them as they stand."""
         step = "resume" if active else "pause"
-        path = f"{ROOT}/workflows/{_part(name)}/schedule/{step}"
-        query = f"?slug={_part(slug)}" if slug else ""
+        path = f"{ROOT}/workflows/{part(name)}/schedule/{step}"
+        query = f"?slug={part(slug)}" if slug else ""
         items: list[Json] = self._object("POST", path + query)["items"]
         return items
 
     def remove_schedule(self, name: str, slug: str) -> None:
         """Remove a schedule."""
-        self._wire.request("DELETE", f"{ROOT}/workflows/{_part(name)}/schedule?slug={_part(slug)}")
+        self._wire.request("DELETE", f"{ROOT}/workflows/{part(name)}/schedule?slug={part(slug)}")
 
     def cancel(self, run_id: str) -> Json:
         """Ask a run to stop; it is CANCELLED a little later."""
-        return self._object("POST", f"{ROOT}/workflows/runs/{_part(run_id)}/cancel")
+        return self._object("POST", f"{ROOT}/workflows/runs/{part(run_id)}/cancel")
 
     def readiness(self) -> Json:
         """Return the state of the engine's parts, as `parts` by name."""
@@ -142,7 +147,7 @@ class Client:
 
     def workflow(self, name: str) -> Json:
         """Return one workflow."""
-        return self._object("GET", f"{ROOT}/workflows/{_part(name)}")
+        return self._object("GET", f"{ROOT}/workflows/{part(name)}")
 
     def runs(self, **filters: object) -> list[Json]:
         """Return runs, newest first; pages are followed up to `limit`."""
@@ -150,20 +155,20 @@ class Client:
 
     def run(self, run_id: str) -> Json:
         """Return a run: state, times, request, tags, links."""
-        return self._object("GET", f"{ROOT}/workflows/runs/{_part(run_id)}")
+        return self._object("GET", f"{ROOT}/workflows/runs/{part(run_id)}")
 
     def result(self, run_id: str) -> Json:
         """Return what a run found."""
-        return self._object("GET", f"{ROOT}/workflows/runs/{_part(run_id)}/result")
+        return self._object("GET", f"{ROOT}/workflows/runs/{part(run_id)}/result")
 
     def reproduction(self, run_id: str) -> Json:
         """Return how a finished run compares with the one that it reproduces."""
-        return self._object("GET", f"{ROOT}/workflows/runs/{_part(run_id)}/reproduction")
+        return self._object("GET", f"{ROOT}/workflows/runs/{part(run_id)}/reproduction")
 
     def report(self, run_id: str) -> bytes:
         """Return a run's report, a whole HTML page."""
         headers = {"Accept": "text/html, application/problem+json"}
-        path = f"{ROOT}/workflows/runs/{_part(run_id)}/report"
+        path = f"{ROOT}/workflows/runs/{part(run_id)}/report"
         return self._wire.request("GET", path, headers=headers).body
 
     def absolute(self, links: Mapping[str, str]) -> dict[str, str]:
@@ -172,14 +177,14 @@ class Client:
 
     def logs(self, run_id: str) -> list[Json]:
         """Return a run's log lines, oldest first."""
-        return self._items(f"{ROOT}/workflows/runs/{_part(run_id)}/logs")
+        return self._items(f"{ROOT}/workflows/runs/{part(run_id)}/logs")
 
     def events(self, run_id: str, after: str | None = None) -> Generator[sse.Event]:
         """Yield a run's events as they come, from the first or from the one after `after`."""
         headers = {"Accept": "text/event-stream", "Cache-Control": "no-cache"}
         if after:
             headers["Last-Event-ID"] = after
-        with closing(self._wire.stream(f"{ROOT}/workflows/runs/{_part(run_id)}/events", headers)) as lines:
+        with closing(self._wire.stream(f"{ROOT}/workflows/runs/{part(run_id)}/events", headers)) as lines:
             yield from sse.events(lines)
 
     def register_strategy(self, filename: str, source: str) -> Json:
@@ -193,11 +198,11 @@ class Client:
 
     def strategy(self, name: str) -> Json:
         """Return one strategy: parameters, defaults, search space."""
-        return self._object("GET", f"{ROOT}/strategies/{_part(name)}")
+        return self._object("GET", f"{ROOT}/strategies/{part(name)}")
 
     def check_strategy(self, name: str, request: Mapping[str, Any]) -> Json:
         """Have a strategy tried on stored bars; return what was found."""
-        return self._object("POST", f"{ROOT}/strategies/{_part(name)}/check", body=dict(request))
+        return self._object("POST", f"{ROOT}/strategies/{part(name)}/check", body=dict(request))
 
     def compare(self, run_ids: Sequence[str], sort: str | None = None) -> Json:
         """Return finished runs side by side."""
@@ -218,14 +223,14 @@ class Client:
 
     def bars(self, symbol: str, **query: object) -> Json:
         """Return bars of a symbol, a list a column."""
-        reply = self._wire.request("GET", f"{ROOT}/market/bars/{_part(symbol)}", query=query)
+        reply = self._wire.request("GET", f"{ROOT}/market/bars/{part(symbol)}", query=query)
         answer: Json = reply.json()
         return answer
 
     def remove_series(self, symbol: str, timeframe: str) -> Json:
         """Take a series out of the lake; return the new snapshot."""
         query = urlencode({"timeframe": timeframe})
-        return self._object("DELETE", f"{ROOT}/market/symbols/{_part(symbol)}?{query}")
+        return self._object("DELETE", f"{ROOT}/market/symbols/{part(symbol)}?{query}")
 
     def quality(self, **query: object) -> list[Json]:
         """Return the verdicts on stored series."""
@@ -238,24 +243,24 @@ class Client:
 
     def instrument(self, symbol: str, **query: object) -> Json:
         """Return an instrument's facts and series."""
-        answer: Json = self._wire.request("GET", f"{ROOT}/market/symbols/{_part(symbol)}", query=query).json()
+        answer: Json = self._wire.request("GET", f"{ROOT}/market/symbols/{part(symbol)}", query=query).json()
         return answer
 
     def edit_instrument(self, symbol: str, changes: Mapping[str, Any]) -> Json:
         """Set facts of an instrument by hand (None: leave one to the sources again); return it."""
-        return self._object("PATCH", f"{ROOT}/market/symbols/{_part(symbol)}", body=dict(changes))
+        return self._object("PATCH", f"{ROOT}/market/symbols/{part(symbol)}", body=dict(changes))
 
     def actions(self, symbol: str, **query: object) -> list[Json]:
         """Return splits and dividends, oldest first."""
-        return self._items(f"{ROOT}/market/actions/{_part(symbol)}", **query)
+        return self._items(f"{ROOT}/market/actions/{part(symbol)}", **query)
 
     def replace_actions(self, symbol: str, rows: list[Json]) -> Json:
         """Replace splits and dividends."""
-        return self._object("PUT", f"{ROOT}/market/actions/{_part(symbol)}", body={"items": rows})
+        return self._object("PUT", f"{ROOT}/market/actions/{part(symbol)}", body={"items": rows})
 
     def quote(self, symbol: str, **query: object) -> Json:
         """Return the newest prices of a symbol."""
-        answer: Json = self._wire.request("GET", f"{ROOT}/market/quotes/{_part(symbol)}", query=query).json()
+        answer: Json = self._wire.request("GET", f"{ROOT}/market/quotes/{part(symbol)}", query=query).json()
         return answer
 
     def snapshots(self) -> list[Json]:
@@ -264,7 +269,7 @@ class Client:
 
     def snapshot(self, identity: str) -> Json:
         """Return what a snapshot holds and what it changed."""
-        return self._object("GET", f"{ROOT}/market/snapshots/{_part(identity)}")
+        return self._object("GET", f"{ROOT}/market/snapshots/{part(identity)}")
 
     def collect(self, *, older_than_days: float | None, dry_run: bool) -> Json:
         """Remove old snapshots (None: older than the server's setting says); return what went, once it is done."""
@@ -274,7 +279,7 @@ class Client:
     def bars_page(self, symbol: str, **query: object) -> tuple[bytes, str]:
         """Return bars of a symbol as an Arrow stream, and the snapshot they are from."""
         headers = {"Accept": "application/vnd.apache.arrow.stream, application/problem+json"}
-        path = f"{ROOT}/market/bars/{_part(symbol)}"
+        path = f"{ROOT}/market/bars/{part(symbol)}"
         reply = self._wire.request("GET", path, query=query, headers=headers)
         return reply.body, reply.headers.get("x-snapshot-id", "")
 
@@ -305,8 +310,11 @@ class Client:
         answer: Json = reply.json() if reply.body else {}
         return answer
 
-    def _items(self, path: str, **query: object) -> list[Json]:
+    def _items(self, path: str, page: int | None = None, /, **query: object) -> list[Json]:
+        """Return a list's items, page after page up to `limit`; `page` is the most that the route gives at once."""
         limit = query.get("limit")
+        if page is not None:
+            query["limit"] = min(limit, page) if isinstance(limit, int) else page
         found: list[Json] = []
         while True:
             answer = self._wire.request("GET", path, query=query).json()
@@ -321,7 +329,7 @@ def _compared(run_ids: Sequence[str], sort: str | None) -> dict[str, object]:
     return {"runs": list(run_ids), "sort": sort}
 
 
-def _part(name: str) -> str:
+def part(name: str) -> str:
     """Return a name as one part of a path: nothing in it leads elsewhere."""
     quoted = quote(name, safe="")
     return quoted.replace(".", "%2E") if set(name) <= {"."} else quoted

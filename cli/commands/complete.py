@@ -47,6 +47,11 @@ def complete_workflow(incomplete: str) -> list[str]:
     return _matching(lambda: SLICES, incomplete)
 
 
+def complete_session(incomplete: str) -> list[str]:
+    """Return ids and names of sessions if a server is named or the engine runs; nothing is started for it."""
+    return _matching(_sessions, incomplete)
+
+
 def complete_setting(incomplete: str) -> list[str]:
     """Return the names of the settings."""
 
@@ -67,6 +72,21 @@ def _symbols() -> list[str]:
     with client:
         client.patience(_PATIENCE)
         return [str(item["symbol"]) for item in client.symbols()]
+
+
+def _sessions() -> list[str]:
+    from cli.client.connect import running
+    from cli.client.sessions import SessionClient
+
+    client = running()
+    if client is None:
+        return []
+    with SessionClient(client.wire) as sessions:
+        sessions.patience(_PATIENCE)
+        found = sessions.sessions(limit=50)
+    names = [str(session["name"]) for session in found]
+    once = [name for name in names if names.count(name) == 1 and not set(name) & set(" \t'\"")]
+    return once + [str(session["session_id"]) for session in found]
 
 
 def _matching(names: Callable[[], Iterable[str]], incomplete: str) -> list[str]:

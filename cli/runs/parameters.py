@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import json
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, get_args, get_origin
 
 from pydantic import BaseModel
@@ -76,7 +77,8 @@ def fields_of(
 ) -> dict[str, Any]:
     """Spread flat names over a request: `start=…` is a field, `params.fast=…` an entry of a field that is a mapping.
 
-    So are `space.fast=5:50:5` (as `spaces` reads it) and `walk_forward.windows=8`.
+    So are `space.fast=5:50:5` (as `spaces` reads it), `walk_forward.windows=8` and `risk.drawdown=0.2`. A field that is
+    a list of records takes JSON: `legs=[{"symbol": "AAPL"}]`.
 
     A name that is no field but one of `parameters` (of the strategy) goes into `params`. Lists are separated by
     commas. Raises UnknownName with the nearest field or parameter.
@@ -87,14 +89,15 @@ def fields_of(
         field, dot, entry = name.partition(".")
         if dot and _is_mapping(model, field):
             values.setdefault(field, {})[entry] = _values(entry, value) if field == "space" else value
+        elif name in model.model_fields and _is_records(model, name):
+            values[name] = _records(name, value)
         elif name in model.model_fields and not _is_mapping(model, name):
             values[name] = _listed(value) if _is_list(model, name) else value
         elif name in known:
             values.setdefault("params", {})[name] = value
         else:
             fields = [f for f in model.model_fields if f != "schema_version"]
-            nested = [f"{f}.NAME" if _is_mapping(model, f) else f for f in fields]
-            raise UnknownName.among("param", name, [*nested, *known], shown=40)
+            raise UnknownName.among("param", name, [*(_spelled(model, f) for f in fields), *known], shown=40)
     return values
 
 
@@ -107,14 +110,46 @@ def _listed(value: str) -> list[str]:
     return [part.strip() for part in value.split(",") if part.strip()]
 
 
+def _spelled(model: type[Request], field: str) -> str:
+    """Return how a field is given: by its name, by entries, or as JSON."""
+    if _is_records(model, field):
+        return f"{field}=JSON"
+    return f"{field}.NAME" if _is_mapping(model, field) else field
+
+
+def _records(field: str, text: str) -> list[Any]:
+    try:
+        found = json.loads(text)
+    except ValueError:
+        found = None
+    if not isinstance(found, list):
+        allowed = f"""e.g. --param '{field}=[{{"symbol": "AAPL", "strategy": "momentum"}}]'"""
+        raise Refused.of(Problem(field, text, "is not a JSON list", allowed=allowed))
+    return found
+
+
+def _kinds(model: type[Request], field: str) -> Iterator[Any]:
+    """Yield what a field may be: its type, or those of a union."""
+    annotation = model.model_fields[field].annotation
+    yield annotation
+    if get_origin(annotation) not in (list, tuple, dict):
+        yield from get_args(annotation)
+
+
 def _is_mapping(model: type[Request], field: str) -> bool:
     if field not in model.model_fields:
         return False
-    annotation = model.model_fields[field].annotation
-    nested = (kind for kind in get_args(annotation) if isinstance(kind, type))
-    return get_origin(annotation) is dict or any(issubclass(kind, BaseModel) for kind in nested)
+    return any(get_origin(kind) is dict or _is_model(kind) for kind in _kinds(model, field))
 
 
 def _is_list(model: type[Request], field: str) -> bool:
-    annotation = model.model_fields[field].annotation
-    return any(get_origin(kind) in (tuple, list) for kind in (annotation, *get_args(annotation)))
+    return any(get_origin(kind) in (tuple, list) for kind in _kinds(model, field))
+
+
+def _is_records(model: type[Request], field: str) -> bool:
+    lists = (kind for kind in _kinds(model, field) if get_origin(kind) in (tuple, list))
+    return any(_is_model(part) for kind in lists for part in get_args(kind))
+
+
+def _is_model(kind: object) -> bool:
+    return isinstance(kind, type) and issubclass(kind, BaseModel)

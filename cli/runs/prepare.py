@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,7 +31,7 @@ class Prepared:
     """A request that passed every check that needs no engine, and what must be stored before it is sent."""
 
     request: Request
-    strategy_file: StrategyFile | None = None
+    strategy_files: tuple[StrategyFile, ...] = ()
 
     @property
     def body(self) -> dict[str, Any]:
@@ -39,14 +39,16 @@ class Prepared:
         return self.request.model_dump(mode="json", exclude_unset=True)
 
     def register(self, client: Client) -> None:
-        """Store the strategy's file in the engine, so that the run finds it by its hash."""
-        if self.strategy_file is not None:
-            client.register_strategy(self.strategy_file.path.name, self.strategy_file.source)
+        """Store the strategies' files in the engine, so that the run finds each by its hash."""
+        for file in self.strategy_files:
+            client.register_strategy(file.path.name, file.source)
 
 
 def prepare(model: type[Request], values: Mapping[str, Any]) -> Prepared:
     """Return the checked request of `values` (by field; None is not given); raise Refused naming what is wrong."""
     given = {name: value for name, value in values.items() if value is not None}
+    if "legs" in model.model_fields:
+        return _prepare_legs(model, given)
     if "strategy" not in model.model_fields:
         return Prepared(validated(model, given))
     request = validated(model, given)
@@ -65,7 +67,28 @@ def prepare(model: type[Request], values: Mapping[str, Any]) -> Prepared:
         from gpt_trader.optimization.space import search_space
 
         search_space(strategy, checked)
-    return replace(Prepared(checked), strategy_file=file)
+    return Prepared(checked, (file,) if file else ())
+
+
+def _prepare_legs(model: type[Request], given: Mapping[str, Any]) -> Prepared:
+    """Prepare a request of several strategies, one a leg, each with its parameters."""
+    request: Any = validated(model, given)
+    legs, files = [], {}
+    for leg in request.legs:
+        strategy, file, stored = _strategy(leg.strategy)
+        if strategy is None:
+            params = {name: literal(v) if isinstance(v, str) else v for name, v in leg.params.items()}
+        else:
+            params = typed(strategy, leg.params, request.direction)
+        if file is not None:
+            files[stored] = file
+        row = {"symbol": leg.symbol, "strategy": stored, "weight": leg.weight}
+        legs.append(row | ({"params": params} if params else {}))
+    if not legs:
+        return Prepared(request)
+    short = ("symbol", "symbols", "strategy", "params")
+    named = {name: value for name, value in given.items() if name not in short}
+    return Prepared(validated(model, named | {"legs": legs}), tuple(files.values()))
 
 
 def prepare_flat(model: type[Request], given: Mapping[str, str]) -> Prepared:
@@ -91,7 +114,7 @@ def prepare_check(name: str, values: Mapping[str, Any]) -> tuple[str, Prepared]:
         params = {field: literal(v) if isinstance(v, str) else v for field, v in params.items()}
     else:
         params = typed(strategy, params, request.direction)
-    return stored, Prepared(validated(CheckRequest, given | {"params": params}), file)
+    return stored, Prepared(validated(CheckRequest, given | {"params": params}), (file,) if file else ())
 
 
 def _strategy(name: str) -> tuple[type[Strategy] | None, StrategyFile | None, str]:

@@ -10,6 +10,7 @@ from cli.terminal.ingested import ingested
 from cli.terminal.metrics import METRICS, right_aligned, written
 from cli.terminal.optimized import optimized, trial_rows
 from cli.terminal.render import Row, emit, grid, pairs, short_strategy, shown
+from cli.terminal.sessions import stepped, traded
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -33,6 +34,12 @@ def show_result(
         return
     if result.get("flow") == "optimize":
         emit(dict(result), table=lambda: optimized(result, links or {}), rows=lambda: trial_rows(result))
+        return
+    if result.get("flow") == "paper_daily":
+        emit(dict(result), table=lambda: stepped(result), rows=lambda: result["each"])
+        return
+    if "certificate" in result:
+        emit(dict(result), table=lambda: traded(result, links or {}))
         return
     if "metrics" not in result:
         emit(dict(result), table=lambda: _facts(result), rows=lambda: _ingested(result))

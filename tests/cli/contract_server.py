@@ -27,6 +27,7 @@ from gpt_trader.errors import Conflict, Denied, GptTraderError, NotFound, Proble
 from gpt_trader.slices import SLICES
 from gpt_trader.strategies.check_request import CheckRequest
 from gpt_trader.validation import validated
+from tests.cli.contract_sessions import Sessions
 
 KEY = "gtk_a-key-of-the-tests"
 METRICS: dict[str, Any] = {
@@ -98,6 +99,7 @@ class Contract:
     without_stream: bool = False
     #: Symbols that the lake lacks until they are ingested.
     lacking: set[str] = field(default_factory=set)
+    sessions: Sessions = field(default_factory=Sessions)
     changed: threading.Condition = field(default_factory=threading.Condition)
     url: str = ""
 
@@ -109,6 +111,8 @@ class Contract:
             run = Run(str(uuid.uuid4()), flow, request.model_dump(mode="json"), reproduces=reproduces)
             self.by_key[key] = run.id
             self.runs[run.id] = run
+            if flow == "paper_trade":
+                self.sessions.begin(run.id, run.request)
             self._play(run, request)
             self.changed.notify_all()
         return run
@@ -139,7 +143,7 @@ class Contract:
         run.tell("state", state="RUNNING", name="Running", message=None)
         run.tell("log", level="INFO", message="reading bars")
         run.tell("progress", stage="bars", done=0, total=4, message=None)
-        symbol = getattr(request, "symbol", "")
+        symbol = next((leg.symbol for leg in getattr(request, "legs", ())), getattr(request, "symbol", ""))
         if symbol in ("SLOW", "STUCK"):
             return
         if symbol == "EMPTY":
@@ -173,6 +177,9 @@ class Handler(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         self._serve()
 
+    def do_DELETE(self) -> None:
+        self._serve()
+
     def _serve(self) -> None:
         parts = urlsplit(self.path)
         self.contract.asked.append((self.command, self.path))
@@ -196,6 +203,14 @@ class Handler(BaseHTTPRequestHandler):
                 self._start("optimize", body)
             case ("POST", "portfolio", "backtest"):
                 self._start("portfolio", body)
+            case ("POST", "paper-trade", "sessions"):
+                self._start("paper_trade", body)
+            case ("POST", "paper-trade", "certificates"):
+                self._start("paper_certificate", body)
+            case ("POST", "paper-trade", "daily"):
+                self._start("paper_daily", body)
+            case (_, "paper-trade", "sessions", *below):
+                self._json(*self.contract.sessions.answer(self.command, below, query))
             case ("POST", "strategies", name, "check"):
                 self._check(name, body)
             case ("POST", "market", "ingest"):
@@ -219,7 +234,7 @@ class Handler(BaseHTTPRequestHandler):
             case ("GET", "workflows", "runs", run_id, "events"):
                 self._events(self._run(run_id))
             case ("GET", "workflows", "runs", run_id, "result"):
-                self._json(200, _result(self._run(run_id), self.contract.report))
+                self._json(200, self._result(self._run(run_id)))
             case ("GET", "workflows", "runs", run_id, "report"):
                 self._run(run_id)
                 self._send(200, b"<html>the report</html>", **{"Content-Type": "text/html"})
@@ -257,6 +272,13 @@ class Handler(BaseHTTPRequestHandler):
                 self._json(200, _listing([{"name": "theirs", "summary": "a plugin", "origin": "plugin"}]))
             case _:
                 raise NotFound(f"{self.command} {self.path} does not exist")
+
+    def _result(self, run: Run) -> dict[str, Any]:
+        if run.state == "COMPLETED" and run.flow in ("paper_trade", "paper_certificate"):
+            return self.contract.sessions.result(run.id, run.request)
+        if run.state == "COMPLETED" and run.flow == "paper_daily":
+            return self.contract.sessions.day(run.id)
+        return _result(run, self.contract.report)
 
     def _compare(self, query: dict[str, list[str]]) -> None:
         runs = [self._run(run_id) for run_id in query["runs"]]
