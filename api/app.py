@@ -19,6 +19,7 @@ from api import docs, errors
 from api.accounts.accounts import open_accounts
 from api.context import Context
 from api.dependencies import limited
+from api.keeper import Keeper
 from api.launcher import Launcher
 from api.limits import limits_of
 from api.metrics import Metrics
@@ -36,6 +37,8 @@ from api.routes import (
     market_query,
     market_versions,
     me,
+    paper_trade,
+    portfolio,
     quality,
     run_steps,
     runs,
@@ -50,6 +53,8 @@ from api.routes import (
 )
 from api.routes import streams as streams_routes
 from api.run_states import RunStates, listen
+from api.session_runs import SessionRuns
+from api.sessions import Sessions
 from api.streams.endpoint import PATH, StreamEndpoint
 from api.streams.streams import Streams
 from gpt_trader.settings import Home, Settings
@@ -58,6 +63,9 @@ from storage.event_reader import AsyncEventReader
 from storage.events import EventLog
 from storage.lake import Lake
 from storage.runs import RunStore
+from storage.session_care import SessionCare
+from storage.session_views import SessionViews
+from storage.sessions import SessionStore
 
 DESCRIPTION: Final = """Workflow-orchestrated trading research.
 
@@ -117,6 +125,8 @@ def create_app(
         run_steps.router,
         schedules.router,
         workflows.router,
+        paper_trade.router,
+        portfolio.router,
         compare.router,  # before what would take its name for a strategy's
         strategies.router,
         strategy_check.router(),
@@ -161,6 +171,10 @@ def _lifespan(
         prefect = PrefectServer(prefect_url, prefect_auth)
         launcher = Launcher(prefect)
         run_states = RunStates(launcher, EventLog(engine))
+        kept = RunStore(engine, home)
+        session_runs = SessionRuns(launcher, kept, run_states)
+        sessions = Sessions(SessionStore(engine), SessionViews(engine), SessionCare(engine), session_runs)
+        keeper = Keeper(sessions.store, sessions.care, session_runs, prefect, EventLog(engine))
         async with AsyncExitStack() as stack:
             stack.push_async_callback(asyncio.to_thread, engine.dispose)
             stack.push_async_callback(prefect.close)
@@ -179,16 +193,17 @@ def _lifespan(
                 limits=limits_of(settings),
                 metrics=metrics,
                 database=engine,
-                runs=RunStore(engine, home),
+                runs=kept,
                 reader=reader,
                 lake=Lake(home.lake),
                 prefect=prefect,
                 launcher=launcher,
                 run_states=run_states,
                 streams=streams,
+                sessions=sessions,
                 closing=app.state.closing,
             )
-            for work in (launcher.warm(), listen(prefect_url, prefect_auth, run_states)):
+            for work in (launcher.warm(), listen(prefect_url, prefect_auth, run_states), keeper.run()):
                 stack.push_async_callback(_ended, asyncio.create_task(work))
             yield
 
