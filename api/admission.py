@@ -31,6 +31,7 @@ from gpt_trader.settings import Home, Settings
 from gpt_trader.slices import Slice
 from gpt_trader.strategies.registry import build, strategy_type
 from gpt_trader.strategies.user import parse_stored_id
+from gpt_trader.trading.request import PaperTradeRequest
 from gpt_trader.validation import validated
 from storage.lake import Lake
 
@@ -54,6 +55,10 @@ def admitted(
             _check_strategy(request.backtest(request.symbols[0]), home)
         for symbol in request.symbols:
             _check_symbol(symbol, request, lake, request.source or settings.default_source)
+    if isinstance(request, PaperTradeRequest):
+        for leg in request.legs:
+            _check_strategy(request.backtest(leg), home)
+            _check_symbol(leg.symbol, request, lake, request.source or settings.default_source)
     if isinstance(request, DataRequest):
         _check_ingest(request, caller, request.source or settings.default_source, home)
     return request

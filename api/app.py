@@ -20,6 +20,7 @@ from api.accounts.accounts import open_accounts
 from api.alerting import Alerting
 from api.context import Context
 from api.front import Front
+from api.keeper import Keeper
 from api.kept_answers import KeptAnswers
 from api.launcher import Launcher
 from api.limits import limits_of
@@ -41,6 +42,8 @@ from api.routes import (
     market_query,
     market_versions,
     me,
+    paper_trade,
+    portfolio,
     quality,
     run_steps,
     runs,
@@ -55,6 +58,8 @@ from api.routes import (
 )
 from api.routes import streams as streams_routes
 from api.run_states import RunStates, listen
+from api.session_runs import SessionRuns
+from api.sessions import Sessions
 from api.streams.endpoint import PATH, StreamEndpoint
 from api.streams.streams import Streams
 from api.streams.tally import StreamCollector
@@ -65,6 +70,8 @@ from storage.event_reader import AsyncEventReader
 from storage.events import EventLog
 from storage.lake import Lake
 from storage.runs import RunStore
+from storage.session_care import SessionCare
+from storage.session_views import SessionViews
 from storage.sessions import SessionStore
 
 DESCRIPTION: Final = """Workflow-orchestrated trading research.
@@ -126,6 +133,8 @@ def create_app(
         run_steps.router,
         schedules.router,
         workflows.router,
+        paper_trade.router,
+        portfolio.router,
         compare.router,  # before what would take its name for a strategy's
         strategies.router,
         strategy_check.router(),
@@ -173,6 +182,11 @@ def _lifespan(
         launcher = Launcher(prefect)
         run_states = RunStates(launcher, EventLog(engine))
         alerts = AlertStore(engine)
+        kept = RunStore(engine, home)
+        session_runs = SessionRuns(launcher, kept, run_states)
+        sessions = Sessions(SessionStore(engine), SessionViews(engine), SessionCare(engine), session_runs)
+        keeper = Keeper(sessions.store, sessions.care, session_runs, prefect, EventLog(engine))
+        alerting = Alerting(settings, alerts, sessions.store)
         async with AsyncExitStack() as stack:
             stack.push_async_callback(asyncio.to_thread, engine.dispose)
             stack.push_async_callback(prefect.close)
@@ -192,7 +206,7 @@ def _lifespan(
                 limits=limits_of(settings),
                 metrics=metrics,
                 database=engine,
-                runs=RunStore(engine, home),
+                runs=kept,
                 alerts=alerts,
                 reader=reader,
                 lake=Lake(home.lake),
@@ -200,11 +214,16 @@ def _lifespan(
                 launcher=launcher,
                 run_states=run_states,
                 streams=streams,
+                sessions=sessions,
                 answers=KeptAnswers(),
                 closing=app.state.closing,
             )
-            alerting = Alerting(settings, alerts, SessionStore(engine))
-            for work in (launcher.warm(), listen(prefect_url, prefect_auth, run_states), alerting.run()):
+            for work in (
+                launcher.warm(),
+                listen(prefect_url, prefect_auth, run_states),
+                keeper.run(),
+                alerting.run(),
+            ):
                 stack.push_async_callback(_ended, asyncio.create_task(work))
             yield
 

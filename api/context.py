@@ -16,6 +16,7 @@ from api.metrics import Metrics
 from api.prefect_server import PrefectServer
 from api.principals import Authenticator, LocalKey
 from api.run_states import RunStates
+from api.sessions import Sessions
 from gpt_trader.settings import Home, Settings
 from storage.alerts import AlertStore
 from storage.event_reader import AsyncEventReader
@@ -50,6 +51,7 @@ class Context:
     run_states: RunStates
     streams: Streams
     answers: KeptAnswers
+    sessions: Sessions
     #: Set when the server starts to shut down: streams end at once.
     closing: asyncio.Event
     started_at: float = field(default_factory=time.monotonic)

@@ -139,6 +139,8 @@ async def ticket_holder(context: Context, ticket: str) -> Principal:
     return holder
 
 
+#: Whoever it is: what they must be allowed to depends on what they ask for (`Slice.scope`), and is checked there.
+Known = Annotated[Principal, Depends(authenticated)]
 Reader = Annotated[Principal, Depends(holder_of("read"))]
 StreamReader = Annotated[Principal, Depends(stream_reader)]
 ReportReader = Annotated[Principal, Depends(report_reader)]

@@ -103,8 +103,11 @@ class Launcher:
 
         Raises:
             Conflict: the run has ended already.
+            Denied: the caller lacks the scope of the run's slice.
         """
         run = await self.run(run_id, caller)
+        row = SLICES.get(self.slice_of(run))
+        caller.must("research" if row is None else row.scope)
         if run.state is not None and run.state.final:
             raise Conflict(f"run {run_id} has ended already: it is {run.state.type}")
         message = f"cancelled by {caller.id}"

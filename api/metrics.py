@@ -16,6 +16,8 @@ from prometheus_client import (
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_1_0_0
 from prometheus_client.registry import Collector
 
+from storage.session_care import Figures
+
 MEDIA_TYPE: Final = CONTENT_TYPE_PLAIN_1_0_0
 
 _BUCKETS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0)
@@ -52,6 +54,25 @@ class Metrics:
             registry=self._registry,
         )
 
+        self._sessions = Gauge(
+            "gpt_trader_sessions",
+            "Trading sessions that are kept, by status and feed.",
+            ("status", "feed"),
+            registry=self._registry,
+        )
+        self._ledger_events = Gauge(
+            "gpt_trader_ledger_events", "Events committed to all sessions' ledgers.", registry=self._registry
+        )
+        self._session_bars = Gauge(
+            "gpt_trader_session_bars", "Bars that all sessions have traded.", registry=self._registry
+        )
+        self._since_commit = Gauge(
+            "gpt_trader_session_seconds_since_commit",
+            "The longest time since a commit among sessions that a run is trading, by feed.",
+            ("feed",),
+            registry=self._registry,
+        )
+
     def include(self, collector: Collector) -> None:
         """Have another part of the process be asked whenever Prometheus asks."""
         self._registry.register(collector)
@@ -65,16 +86,27 @@ class Metrics:
         known[0].inc()
         known[1].observe(seconds)
 
-    def exposed(self, engine: Mapping[str, bool], runs: Mapping[tuple[str, bool], int]) -> bytes:
+    def exposed(
+        self, engine: Mapping[str, bool], runs: Mapping[tuple[str, bool], int], sessions: Figures
+    ) -> bytes:
         """Return everything in Prometheus's text format.
 
         Args:
             engine: Whether each part is ready, by name.
             runs: How many runs there are by slice and whether they are finished.
+            sessions: How many sessions there are, and how they fare.
         """
         for part, ready in engine.items():
             self._parts.labels(part).set(ready)
         self._runs.clear()
         for (of_slice, finished), count in runs.items():
             self._runs.labels(of_slice, str(finished).lower()).set(count)
+        for each in (self._sessions, self._since_commit):
+            each.clear()
+        for labels, count in sessions.sessions.items():
+            self._sessions.labels(*labels).set(count)
+        for feed, seconds in sessions.seconds_since_commit.items():
+            self._since_commit.labels(feed).set(seconds)
+        self._ledger_events.set(sessions.events)
+        self._session_bars.set(sessions.steps)
         return generate_latest(self._registry)

@@ -41,6 +41,7 @@ class RunAccepted(BaseModel):
     flow: str
     state: StateName
     links: RunLinks
+    session_id: UUID | None = Field(default=None, description="The session that the run trades, if it does.")
 
 
 class RunItem(BaseModel):

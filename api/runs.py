@@ -12,6 +12,7 @@ from uuid import UUID
 
 import orjson
 
+from api import sessions
 from api.admission import admitted
 from api.context import Context
 from api.launcher import no_run
@@ -54,10 +55,12 @@ async def submit(
     """Check the request, start its run and write down whose it is; the same key gives the same run.
 
     Raises:
+        Denied: the caller lacks the slice's scope.
         Refused: the request is wrong (with its subclasses).
         Conflict: the key was used with another request.
         EngineUnreachable: Prefect or the database does not answer, or nothing is deployed.
     """
+    caller.must(row.scope)
     request = await asyncio.to_thread(
         admitted,
         row,
@@ -67,15 +70,16 @@ async def submit(
         home=context.home,
         settings=context.settings,
     )
+    await sessions.must_see_all(context, request, caller)
     claim = _Claim(caller.id, key, _body_hash(row, request, tags))
     earlier = await asyncio.to_thread(claim.of, context.runs)
     if earlier is not None:
-        return accepted(context, await context.launcher.run(earlier, caller))
+        return _submitted(context, await context.launcher.run(earlier, caller), row, request)
     run = await context.launcher.start(row, request, caller.id, key, tags=tags)
     await asyncio.to_thread(_record, context.runs, run.id, row, request, claim)
     if run.state is not None:
         await context.run_states.tell(run.id, run.state)
-    return accepted(context, run)
+    return _submitted(context, run, row, request)
 
 
 async def reproduce(context: Context, run_id: UUID, caller: Principal, key: str | None) -> RunAccepted:
@@ -262,6 +266,14 @@ def _facts(context: Context, run: FlowRun) -> dict[str, Any]:
 
 def _state(run: FlowRun) -> StateName:
     return cast("StateName", run.state.type if run.state else "SCHEDULED")
+
+
+def _submitted(context: Context, run: FlowRun, row: Slice, request: Request) -> RunAccepted:
+    """Return what the client needs; with the session that the run begins, or goes on with, where it trades one."""
+    found = accepted(context, run)
+    if row.name == "paper_trade":
+        found.session_id = getattr(request, "session", None) or run.id
+    return found
 
 
 def _record(store: RunStore, run_id: UUID, row: Slice, request: Request, claim: _Claim) -> None:

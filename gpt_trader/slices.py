@@ -7,7 +7,7 @@ Importing it is cheap; requests are named by path and loaded on demand.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Literal
 
 if TYPE_CHECKING:
     from gpt_trader.requests import Request
@@ -24,7 +24,7 @@ class Slice:
     route: str
     command: str
     #: What a caller must be allowed to (`api.principals.Scope`).
-    scope: str = "research"
+    scope: Literal["research", "trade"] = "research"
 
     @property
     def deployment(self) -> str:

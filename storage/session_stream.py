@@ -8,6 +8,7 @@ that nothing is told twice.
 from __future__ import annotations
 
 import logging
+import re
 import threading
 from collections.abc import Sequence
 from typing import Any, Final
@@ -18,8 +19,9 @@ from sqlalchemy.exc import InterfaceError, OperationalError
 from gpt_trader.trading.events import LedgerEvent
 from gpt_trader.trading.ledger import Journal, Ledger
 from gpt_trader.trading.orders import plain
-from gpt_trader.trading.state import State
+from gpt_trader.trading.state import FINAL, State
 from storage.events import EventLog, NewEvent
+from storage.market_stream import SYSTEM_CHANNEL
 from storage.sessions import SessionStore, ledger_event
 
 logger = logging.getLogger("gpt_trader.sessions")
@@ -27,18 +29,27 @@ logger = logging.getLogger("gpt_trader.sessions")
 #: Event types that the channel of trades tells.
 TRADES: Final = frozenset({"order", "cancel", "ended", "fill", "status", "finished"})
 
+#: Event types that the channel of the whole engine tells as `session.begun`, `.status`, `.halted` or `.ended`.
+_STATES: Final = frozenset({"opened", "status", "finished"})
+
+_OUTSIDE_A_NAME: Final = re.compile(r"[^A-Za-z0-9_:-]")
 _BATCH: Final = 500
 _RETRY_SECONDS: Final = 1.0
 
 
+def owner_part(owner: str) -> str:
+    """Return an owner's id as one part of a channel's name; what a name cannot hold is escaped."""
+    return _OUTSIDE_A_NAME.sub(lambda found: f":{ord(found[0]):02X}", owner)
+
+
 def trades_channel(owner: str) -> str:
     """Return the event log's channel of an owner's orders, fills and sessions' states."""
-    return f"trades.live.{owner}"
+    return f"trades.live.{owner_part(owner)}"
 
 
 def portfolio_channel(owner: str) -> str:
     """Return the event log's channel of an owner's portfolios: cash, equity and positions at each close."""
-    return f"portfolio.updates.{owner}"
+    return f"portfolio.updates.{owner_part(owner)}"
 
 
 def standing(session_id: UUID, state: State) -> dict[str, Any]:
@@ -120,6 +131,8 @@ class Publisher:
             if event.type in TRADES
         ]
         self._log.append_many(trades_channel(self._owner), trades)
+        states = [self._state(number, event) for number, event in batch if event.type in _STATES]
+        self._log.append_many(SYSTEM_CHANNEL, states)
         if standing_ is not None and len(batch) == len(self._waiting):
             self._log.append_many(portfolio_channel(self._owner), [NewEvent("standing", standing_)])
         if batch:
@@ -128,6 +141,15 @@ class Publisher:
             del self._waiting[: len(batch)]
             if self._standing is standing_ and not self._waiting:
                 self._standing = None
+
+    def _state(self, number: int, event: LedgerEvent) -> NewEvent:
+        """Return a change of the session's state as everybody may know it: no owner, no reason, no amount."""
+        status = event.data.get("status", "active")
+        kind = "session.begun" if event.type == "opened" else "session.status"
+        if status in FINAL:
+            kind = "session.halted" if status == "halted" else "session.ended"
+        data = {"schema_version": 1, "session_id": str(self._session_id), "status": status}
+        return NewEvent(kind, data, key=f"session:{self._key(number)}")
 
     def _key(self, number: int) -> str:
         return f"{self._session_id}:{number}"

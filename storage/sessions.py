@@ -50,6 +50,7 @@ class Session:
     bar: str | None
     certificate: dict[str, Any] | None
     certified: int
+    lease_token: int
     lease_holder: str | None
     lease_until: datetime | None
     created_at: datetime
@@ -140,7 +141,7 @@ class SessionStore:
         with self.engine.connect() as connection:
             row = connection.execute(_SESSION.where(SESSIONS.c.session_id == session_id)).one_or_none()
         if row is None:
-            raise NotFound(f"there is no session {session_id}: `gpt-trader paper list` lists them")
+            raise no_session(session_id)
         return _session(row)
 
     def list(
@@ -150,10 +151,11 @@ class SessionStore:
         slice_name: str | None = None,
         feed: str | None = None,
         ended: bool | None = None,
+        status: str | None = None,
         limit: int = 50,
         before: tuple[datetime, UUID] | None = None,
     ) -> tuple[Session, ...]:
-        """Return up to `limit` sessions, newest first: of one owner, slice or feed, ended or not, or of all.
+        """Return up to `limit` sessions, newest first: of one owner, slice, feed or status, ended or not, or all.
 
         `before` is the `created_at` and id of the last one of the page before.
         """
@@ -163,6 +165,7 @@ class SessionStore:
             (SESSIONS.c.owner, owner),
             (SESSIONS.c.slice, slice_name),
             (SESSIONS.c.feed, feed),
+            (SESSIONS.c.status, status),
         ):
             if value is not None:
                 wanted = wanted.where(column == value)
@@ -285,6 +288,11 @@ class SessionStore:
         with self.engine.connect() as connection:
             rows = connection.execute(wanted.limit(limit)).all()
         return tuple(StoredEvent(row.seq, row.type, row.data, row.at) for row in rows)
+
+
+def no_session(session_id: UUID) -> NotFound:
+    """Return the error for a session that is not there, or not for whoever asks."""
+    return NotFound(f"there is no session {session_id}: `gpt-trader paper list` lists them")
 
 
 def lost(lease: Lease) -> Conflict:

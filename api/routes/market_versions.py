@@ -112,7 +112,8 @@ async def show_snapshot(snapshot: SnapshotPath, context: Parts, _: Reader) -> Sn
 async def collect_snapshots(wanted: Collection, context: Parts, caller: Administrator) -> CollectionView:
     """Remove what was replaced long ago, and the files that nothing else needs; answer when it is done.
 
-    Never removed: the newest snapshot, one that a kept run read, one that is being read, rows in quarantine.
+    Never removed: the newest snapshot, one that a kept run read or an open session trades from, one that is
+    being read, rows in quarantine.
     """
     done = await asyncio.to_thread(_collect, context, wanted)
     _log.info("snapshots collected", owner=caller.id, **done.model_dump())
@@ -141,7 +142,7 @@ def _collect(context: Context, wanted: Collection) -> CollectionView:
     if days is None:
         days = context.settings.keep_snapshots_days
     before = datetime.now(UTC) - timedelta(days=days)
-    found = context.lake.collect(before, context.runs.pinned_snapshots, trial=wanted.dry_run)
+    found = context.lake.collect(before, lambda: _pinned(context), trial=wanted.dry_run)
     studies = StudyStore(context.database).collect(before, trial=wanted.dry_run)
     return CollectionView(
         dry_run=wanted.dry_run,
@@ -152,3 +153,7 @@ def _collect(context: Context, wanted: Collection) -> CollectionView:
         kept=found.kept,
         studies=studies,
     )
+
+
+def _pinned(context: Context) -> set[str]:
+    return context.runs.pinned_snapshots() | context.sessions.care.pinned_snapshots()

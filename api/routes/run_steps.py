@@ -9,7 +9,7 @@ from fastapi import APIRouter, Response
 from pydantic import BaseModel, ConfigDict, Field
 
 from api import runs
-from api.dependencies import IdempotencyKey, Parts, Researcher, Trader
+from api.dependencies import IdempotencyKey, Known, Parts, Trader
 from api.errors import declared
 from api.models import RunAccepted
 
@@ -31,7 +31,7 @@ class Approval(BaseModel):
     responses=declared(400, 401, 403, 404, 409, 413, 422, 500, 503),
 )
 async def retry_run(
-    run_id: UUID, context: Parts, caller: Researcher, response: Response, key: IdempotencyKey = None
+    run_id: UUID, context: Parts, caller: Known, response: Response, key: IdempotencyKey = None
 ) -> RunAccepted:
     """Start a new run with the request of one that failed, crashed or was cancelled."""
     accepted = await runs.retry(context, run_id, caller, key)

@@ -12,7 +12,7 @@ from pydantic import AwareDatetime, StringConstraints
 from starlette.responses import FileResponse
 
 from api import runs
-from api.dependencies import IdempotencyKey, Parts, Reader, ReportReader, Researcher, StreamReader
+from api.dependencies import IdempotencyKey, Known, Parts, Reader, ReportReader, StreamReader
 from api.errors import declared
 from api.launcher import RunFilter
 from api.models import Listing, LogEntry, RunAccepted, RunItem, RunView, StateName
@@ -190,7 +190,7 @@ async def follow_run(
     summary="Cancel a run",
     responses=declared(401, 403, 404, 409, 422, 500, 503),
 )
-async def cancel_run(run_id: UUID, context: Parts, caller: Researcher) -> RunAccepted:
+async def cancel_run(run_id: UUID, context: Parts, caller: Known) -> RunAccepted:
     """Ask for its end: CANCELLING, and CANCELLED a little later; 409 for a run that has ended."""
     run = await context.launcher.cancel(run_id, caller)
     context.run_states.nudge(run_id)
@@ -204,7 +204,7 @@ async def cancel_run(run_id: UUID, context: Parts, caller: Researcher) -> RunAcc
     responses=declared(401, 403, 404, 409, 422, 500, 503),
 )
 async def reproduce_run(
-    run_id: UUID, context: Parts, caller: Researcher, response: Response, key: IdempotencyKey = None
+    run_id: UUID, context: Parts, caller: Known, response: Response, key: IdempotencyKey = None
 ) -> RunAccepted:
     """Start a new run with the recorded request on the recorded snapshot; its `/reproduction` compares the two."""
     accepted = await runs.reproduce(context, run_id, caller, key)

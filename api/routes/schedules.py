@@ -10,9 +10,11 @@ from api import schedules
 from api.dependencies import Administrator, Parts, Reader
 from api.errors import declared
 from api.models import Listing
+from api.principals import Principal
 from api.routes.slices import RequestBody
 from api.routes.workflows import workflow_named
 from api.schedules import DEFAULT_SLUG, ScheduleItem, ScheduleRequest
+from gpt_trader.slices import Slice
 from gpt_trader.validation import validated
 
 router = APIRouter(prefix="/api/v1/workflows", tags=["workflows"])
@@ -43,8 +45,7 @@ async def list_schedules(context: Parts, _: Reader) -> Listing[ScheduleItem]:
 )
 async def put_schedule(name: str, body: RequestBody, context: Parts, caller: Administrator) -> ScheduleItem:
     """Make a schedule, or replace the one of the same slug; its runs belong to `system`."""
-    row = workflow_named(name)
-    return await schedules.put(context, row, validated(ScheduleRequest, body), caller)
+    return await schedules.put(context, _scheduled(name, caller), validated(ScheduleRequest, body), caller)
 
 
 @router.post(
@@ -53,10 +54,10 @@ async def put_schedule(name: str, body: RequestBody, context: Parts, caller: Adm
     responses=declared(401, 403, 404, 422, 500, 503),
 )
 async def pause_schedule(
-    name: str, context: Parts, _: Administrator, slug: Slug = None
+    name: str, context: Parts, caller: Administrator, slug: Slug = None
 ) -> Listing[ScheduleItem]:
     """Nothing is started by them until they are resumed; what runs goes on."""
-    return Listing(items=await schedules.switch(context, workflow_named(name), slug, active=False))
+    return Listing(items=await schedules.switch(context, _scheduled(name, caller), slug, active=False))
 
 
 @router.post(
@@ -65,10 +66,10 @@ async def pause_schedule(
     responses=declared(401, 403, 404, 422, 500, 503),
 )
 async def resume_schedule(
-    name: str, context: Parts, _: Administrator, slug: Slug = None
+    name: str, context: Parts, caller: Administrator, slug: Slug = None
 ) -> Listing[ScheduleItem]:
     """They start runs from their next time on; times that were missed are not made up for."""
-    return Listing(items=await schedules.switch(context, workflow_named(name), slug, active=True))
+    return Listing(items=await schedules.switch(context, _scheduled(name, caller), slug, active=True))
 
 
 @router.delete(
@@ -80,8 +81,15 @@ async def resume_schedule(
 async def delete_schedule(
     name: str,
     context: Parts,
-    _: Administrator,
+    caller: Administrator,
     slug: Annotated[str, Query(max_length=63, description="Which of the schedules.")] = DEFAULT_SLUG,
 ) -> None:
     """Remove it, and what it has scheduled and not begun."""
-    await schedules.remove(context, workflow_named(name), slug)
+    await schedules.remove(context, _scheduled(name, caller), slug)
+
+
+def _scheduled(name: str, caller: Principal) -> Slice:
+    """Return the slice; raise NotFound for none, Denied where the caller may not start it either."""
+    row = workflow_named(name)
+    caller.must(row.scope)
+    return row

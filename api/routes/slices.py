@@ -13,7 +13,7 @@ import orjson
 from fastapi import APIRouter, Depends, Response
 from starlette.requests import Request as HttpRequest
 
-from api.dependencies import IdempotencyKey, Parts, Researcher
+from api.dependencies import IdempotencyKey, Known, Parts
 from api.errors import MalformedBody, declared
 from api.models import RunAccepted
 from api.runs import submit
@@ -78,12 +78,12 @@ def _starter(row: Slice) -> Starter:
     async def start(
         body: RequestBody,
         context: Parts,
-        caller: Researcher,
+        caller: Known,
         response: Response,
         *,
         key: IdempotencyKey = None,
     ) -> RunAccepted:
-        """Answer 202 with the run; `Location` is the run itself."""
+        """Answer 202 with the run; `Location` is the run itself. The scope that it needs is the slice's."""
         accepted = await submit(context, row, body, caller, key)
         response.headers["Location"] = accepted.links.self
         return accepted

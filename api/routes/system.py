@@ -81,6 +81,10 @@ async def info(context: Parts, caller: Reader) -> Info:
 )
 async def metrics(context: Parts, _: Reader) -> Response:
     """Return requests by route, and the parts and runs as they are now, in Prometheus's text format."""
-    parts, runs = await asyncio.gather(health.check(context), asyncio.to_thread(context.runs.counts))
+    parts, runs, sessions = await asyncio.gather(
+        health.check(context),
+        asyncio.to_thread(context.runs.counts),
+        asyncio.to_thread(context.sessions.care.figures),
+    )
     engine = {name: part.state == "ready" for name, part in parts.items()}
-    return Response(context.metrics.exposed(engine, runs), media_type=MEDIA_TYPE)
+    return Response(context.metrics.exposed(engine, runs, sessions), media_type=MEDIA_TYPE)

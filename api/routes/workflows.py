@@ -5,7 +5,7 @@ from __future__ import annotations
 from fastapi import APIRouter, Response
 
 from api.context import Context
-from api.dependencies import IdempotencyKey, Parts, Reader, Researcher
+from api.dependencies import IdempotencyKey, Known, Parts, Reader
 from api.errors import declared, missing
 from api.models import Listing, RunAccepted, ScheduleView, Workflow
 from api.prefect_server import Deployment
@@ -41,7 +41,7 @@ async def start_run(
     name: str,
     body: RequestBody,
     context: Parts,
-    caller: Researcher,
+    caller: Known,
     response: Response,
     *,
     key: IdempotencyKey = None,

@@ -21,6 +21,7 @@ from gpt_trader.instruments import valid_symbol
 from gpt_trader.runs import channel_of
 from storage.events import Position
 from storage.market_stream import SYSTEM_CHANNEL, channel_of_symbol, newest
+from storage.session_stream import owner_part, portfolio_channel, trades_channel
 
 MARKET: Final = "market.stream"
 PORTFOLIO: Final = "portfolio.updates"
@@ -35,7 +36,6 @@ NAMES: Final = (MARKET, PORTFOLIO, TRADES, SYSTEM_CHANNEL, "runs.{id}", "custom.
 MOST_SNAPSHOT_BARS: Final = 200
 
 _CUSTOM_NAME: Final = re.compile(r"custom(\.[A-Za-z0-9_-]{1,40}){1,3}")
-_OUTSIDE_A_NAME: Final = re.compile(r"[^A-Za-z0-9_:-]")
 
 #: What stands at a subscription's beginning: the state, and the position it is at (None: take the stream's own).
 Snapshot = Callable[[], Awaitable[tuple[Position | None, dict[str, Any]]]]
@@ -76,9 +76,10 @@ async def stream_of(context: Context, principal: Principal, name: str, given: Ma
     if name.startswith(RUNS):
         return await _run(context, principal, name, given)
     _only(given, ())
-    if name in (PORTFOLIO, TRADES):
-        # Sessions publish here once there are any; until then the state is empty.
-        return Stream(name, f"{name}.{_part(principal.id)}", snapshot=_nothing)
+    if name == PORTFOLIO:
+        return _portfolio(context, principal.id)
+    if name == TRADES:
+        return Stream(name, trades_channel(principal.id), snapshot=_nothing)
     if name == SYSTEM_CHANNEL:
         return Stream(name, SYSTEM_CHANNEL)
     if name.startswith(CUSTOM):
@@ -95,7 +96,15 @@ def custom(principal: Principal, name: str) -> Stream:
     if not _CUSTOM_NAME.fullmatch(name):
         allowed = "custom. and one to three words of letters, digits, _ or -, joined by dots"
         raise Refused.of(Problem("channel", name, "is not the name of a channel", allowed=allowed))
-    return Stream(name, f"custom.{_part(principal.id)}.{name.removeprefix(CUSTOM)}")
+    return Stream(name, f"custom.{owner_part(principal.id)}.{name.removeprefix(CUSTOM)}")
+
+
+def _portfolio(context: Context, owner: str) -> Stream:
+    async def snapshot() -> tuple[Position | None, dict[str, Any]]:
+        found = await asyncio.to_thread(context.sessions.views.standings, owner)
+        return None, {"schema_version": 1, "sessions": found}
+
+    return Stream(PORTFOLIO, portfolio_channel(owner), snapshot=snapshot)
 
 
 def _market(context: Context, given: Mapping[str, Any]) -> Stream:
@@ -145,8 +154,3 @@ def _only(given: Mapping[str, Any], known: tuple[str, ...]) -> None:
     for field in given:
         if field not in known:
             raise UnknownName.among(f"data.{field}", field, known)
-
-
-def _part(principal_id: str) -> str:
-    """Return an owner's id as one part of a log channel's name."""
-    return _OUTSIDE_A_NAME.sub(lambda found: f":{ord(found[0]):02X}", principal_id)
