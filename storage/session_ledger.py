@@ -7,8 +7,10 @@ disk when the call returns, whatever the server's defaults are.
 
 from __future__ import annotations
 
+import hashlib
 import json
-from collections.abc import Iterator, Sequence
+import logging
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import timedelta
 from typing import Any, Final
 from uuid import UUID
@@ -27,6 +29,8 @@ from gpt_trader.trading.state import FINAL, State
 from storage.session_bars import packed, unpacked
 from storage.sessions import LEASE_SECONDS, Lease, lost
 from storage.tables import LEDGER_EVENTS, SESSION_BARS, SESSION_SNAPSHOTS, SESSIONS
+
+logger = logging.getLogger("gpt_trader.sessions")
 
 #: A snapshot is made after so many events, and not before they are this fraction of all: it holds all bars so far.
 SNAPSHOT_EVENTS: Final = 2_000
@@ -126,7 +130,8 @@ def load(engine: Engine, session_id: UUID, *, snapshots: bool = True) -> tuple[L
         NotFound: There is no such session.
         GptTraderError: What is stored is not what was: the hashes differ.
     """
-    with engine.connect() as connection:
+    # One moment's view of all tables: a writer may commit, and make a snapshot, meanwhile.
+    with engine.connect().execution_options(isolation_level="REPEATABLE READ") as connection:
         row = connection.execute(
             select(SESSIONS.c.seq, SESSIONS.c.ledger_hash).where(SESSIONS.c.session_id == session_id)
         ).one_or_none()
@@ -169,12 +174,13 @@ def warm_bars(engine: Engine, session_id: UUID) -> History:
 
 def save_snapshot(engine: Engine, session_id: UUID, ledger: Ledger) -> None:
     """Keep a ledger's state and bars in place of its last snapshot."""
+    document, seen = ledger.state.document(), _packed_history(ledger.history)
     row = {
         "session_id": session_id,
         "seq": ledger.seq,
         "ledger_hash": ledger.hash,
-        "state": ledger.state.document(),
-        "seen": _packed_history(ledger.history),
+        "state": {**document, "sha256": _digest(document, seen)},
+        "seen": seen,
     }
     statement = upsert(SESSION_SNAPSHOTS).values(row)
     newer = SESSION_SNAPSHOTS.c.seq < statement.excluded.seq
@@ -190,7 +196,16 @@ def _snapshot(connection: Connection, session_id: UUID) -> Ledger | None:
     ).one_or_none()
     if row is None:
         return None
+    written = row.state.pop("sha256", None)
+    if written != _digest(row.state, row.seen):
+        logger.warning("session %s: its snapshot is damaged; its whole ledger is folded", session_id)
+        return None
     return Ledger.resumed(State.of(row.state), _unpacked_history(row.seen), row.ledger_hash, row.seq)
+
+
+def _digest(document: Mapping[str, Any], seen: bytes) -> str:
+    content = json.dumps(document, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(content.encode() + b"\n" + seen).hexdigest()
 
 
 def _packed_history(history: History) -> bytes:

@@ -79,7 +79,7 @@ class Publisher:
         self._standing: dict[str, Any] | None = None
         self._wake = threading.Event()
         self._lock = threading.Lock()
-        self._closing = False
+        self._closing = threading.Event()
         self._thread = threading.Thread(target=self._run, name="session stream", daemon=True)
 
     def start(self, told: int, seq: int) -> None:
@@ -100,7 +100,7 @@ class Publisher:
 
     def close(self, seconds: float = 10.0) -> None:
         """Tell what is left, and end; what cannot be told in that time is left to the session's next writer."""
-        self._closing = True
+        self._closing.set()
         self._wake.set()
         self._thread.join(seconds)
 
@@ -108,7 +108,7 @@ class Publisher:
         while True:
             self._wake.wait()
             self._wake.clear()
-            closing = self._closing
+            closing = self._closing.is_set()
             while self._waiting or self._standing is not None:
                 try:
                     self._publish()
@@ -116,9 +116,8 @@ class Publisher:
                     logger.warning(
                         "session %s: the stream could not be told: %s", self._session_id, type(error).__name__
                     )
-                    if closing:
+                    if self._closing.wait(_RETRY_SECONDS):
                         return
-                    self._wake.wait(_RETRY_SECONDS)
             if closing:
                 return
 

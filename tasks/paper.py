@@ -98,18 +98,12 @@ def certificate_of(session_id: UUID) -> Certificate:
     """Replay a session and compare it with its backtest; keep what came of it."""
     session = sessions().get(session_id)
     request = request_of(session)
-    events = events_of(session_id)
+    events = events_of(session_id)[: session.seq]  # a session that is traded meanwhile has more by now
     history = warm_bars(stores().engine, session_id)
     warm = {symbol: history.bars(symbol)[0] for symbol in request.symbols}
-    ledger_hash = session.ledger_hash if session.seq == len(events) else _hash_at(session_id)
-    found = certify(request, strategies_of(request), warm, events, ledger_hash)
+    found = certify(request, strategies_of(request), warm, events, session.ledger_hash)
     sessions().certify(session_id, found.as_dict(), len(events))
     return found
-
-
-def _hash_at(session_id: UUID) -> str:
-    ledger, _ = load(stores().engine, session_id)
-    return ledger.hash
 
 
 @task(name="save session", cache_policy=NO_CACHE)

@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Final
 
 from prefect import get_run_logger, task
 from prefect.cache_policies import NO_CACHE
+from sqlalchemy.exc import InterfaceError, OperationalError
 
 from gpt_trader.alerts import Standing, of_standing
 from gpt_trader.bars import Bars
-from gpt_trader.errors import Conflict, GptTraderError
+from gpt_trader.errors import Conflict
 from gpt_trader.simulation import kernel
 from gpt_trader.strategies import registry, user
 from gpt_trader.strategies.base import Strategy
@@ -67,6 +68,8 @@ class Running:
             return
         self.looked = time.monotonic()
         for command in sessions().commands(self.session.session_id):
+            if self.trader.state.over:  # it came too late: what has ended obeys no more
+                return
             self.trader.command(
                 command.command, command.by, flatten=command.flatten, key=f"command:{command.id}"
             )
@@ -197,7 +200,7 @@ def _renewing(store: SessionStore, lease: Lease, lost: threading.Event) -> Itera
             except Conflict:
                 lost.set()
                 return
-            except GptTraderError:  # the database does not answer: others may have the lease by now
+            except (OperationalError, InterfaceError):  # no answer: others may have the lease by now
                 if time.monotonic() - last > LEASE_SECONDS:
                     lost.set()
 

@@ -27,7 +27,11 @@ class Broker(Protocol):
         ...
 
     def reports(self) -> list[Report]:
-        """Return what happened since the last call, in order."""
+        """Return what happened since the last call.
+
+        A session bears reports that are late, told twice or out of order: fills are known by their execution ids. What
+        a session that was interrupted has not committed is to be told again to whoever takes it up.
+        """
         ...
 
     def auction(self, moment: Moment) -> None:

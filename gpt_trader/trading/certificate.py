@@ -72,7 +72,10 @@ def certify(
 ) -> Certificate:
     """Return the certificate of a ledger: all its events, and the bars that its strategies were warmed up with."""
     ledger, differs = _replayed(request, strategies, warm, events)
-    replay_equal = differs is None and ledger.hash == ledger_hash
+    if differs is None and ledger.hash != ledger_hash:
+        why = "the ledger's hash is not that of its events"
+        differs = Divergence("event", "replay", ledger.state.time, ledger_hash, ledger.hash, why)
+    replay_equal = differs is None
     steps = sum(event.type == "closed" for event in events)
     fills = sum(event.type == "fill" for event in events)
     backtest_equal: bool | None = None
@@ -98,8 +101,7 @@ def replay(
     ledger, journal = Ledger(warm), MemoryJournal()
     broker = PaperBroker(kernel.costs_of(request), request.participation)
     trader = Trader(Desk(request, strategies), ledger, broker, journal)
-    asked = False  # the last input was a command: what it leads to is its doing
-    for event in events:
+    for number, event in enumerate(events):
         if trader.state.over:
             break
         if event.type == "opened":
@@ -112,9 +114,9 @@ def replay(
             broker.restore(ledger.state)
         elif event.type == "command":
             trader.command(event.data["command"], event.data["by"], flatten=event.data["flatten"])
-        elif event.type == "status" and event.data["status"] == "finishing" and not asked:
+        elif event.type == "status" and event.data["status"] == "finishing" and len(journal.events) <= number:
+            # Nothing before has led to it: the feed had ended.
             trader.finish(event.data["then"], event.data["reason"])
-        asked = event.type == "command" or (asked and event.type == "status")
     return journal.events, ledger.hash
 
 
@@ -162,7 +164,9 @@ def _backtested(
         differs = _first_equity(whole.equity, equity, closed, request.capital)
     if differs is None:
         return None
-    why = _beyond_a_backtest(events, differs.time)
+    costs, slippage = kernel.costs_of(request)
+    by_units = bool(costs.per_unit or costs.per_order or costs.minimum or slippage.per_unit)
+    why = _beyond_a_backtest(events, differs.time, by_units=by_units)
     return differs if why is None else Divergence(**{**differs.__dict__, "reason": why})
 
 
@@ -216,8 +220,11 @@ def _first_equity(
     return Divergence("equity", "backtest", time, float(ours[at]), float(theirs[at]), "the equity differs")
 
 
-def _beyond_a_backtest(events: Sequence[LedgerEvent], time: str | None) -> str | None:
-    """Return the first thing, up to a time, that a backtest has no words for."""
+def _beyond_a_backtest(events: Sequence[LedgerEvent], time: str | None, *, by_units: bool) -> str | None:
+    """Return the first thing, up to a time, that a backtest has no words for (`by_units`: costs are not a fraction)."""
+    split = next((event for event in events if event.type == "rebased"), None)
+    if by_units and split is not None:  # the backtest has all bars on their last scale, from the first on
+        return f"prices of {split.data['symbol']} were scaled by {split.data['factor']:g}, and costs are by the unit"
     now: str | None = None
     for event in events:
         if event.type == "bars":

@@ -15,6 +15,7 @@ from typing import Literal, NamedTuple
 
 from gpt_trader.backtesting.engine import wanted_targets
 from gpt_trader.bars import Bars
+from gpt_trader.errors import GptTraderError
 from gpt_trader.strategies.base import Strategy
 from gpt_trader.trading.events import LedgerEvent
 from gpt_trader.trading.history import History
@@ -24,6 +25,7 @@ from gpt_trader.trading.sizing import Room, budget
 from gpt_trader.trading.state import FINAL, State, Status, Working
 
 _EXITS = frozenset({"target", "flatten"})
+_STOPS = frozenset({"stop_loss", "take_profit"})
 
 #: A session that only ends its orders.
 _CANCELLING = frozenset({"finishing", "halted"})
@@ -62,9 +64,18 @@ class Desk:
             if leg.symbol not in seen:
                 seen[leg.symbol] = history.bars(leg.symbol)
             bars, first = seen[leg.symbol]
-            target = float(wanted_targets(strategy, bars, first, self._terms[number])[-1])
+            target = self._target(number, strategy, bars, first)
             if target != state.legs[number].wanted:
                 yield LedgerEvent("wanted", {"leg": number, "target": target, "time": state.time})
+
+    def _target(self, number: int, strategy: Strategy, bars: Bars, first: int) -> float:
+        try:
+            return float(wanted_targets(strategy, bars, first, self._terms[number])[-1])
+        except GptTraderError:
+            raise
+        except Exception as error:  # a strategy is anybody's code: whatever it raises is this session's alone
+            name = self.request.legs[number].strategy
+            raise GptTraderError(f"{name} on {bars.symbol} raised {type(error).__name__}: {error}") from error
 
     def watch(self, state: State) -> Iterator[LedgerEvent]:
         """Yield what the limits say at a close: a status, where one is reached or left."""
@@ -81,7 +92,7 @@ class Desk:
         if state.status == "active" and lost >= limits.daily_loss:
             why = f"{lost:.2%} were lost on {state.day}, the limit is {limits.daily_loss:.2%}"
             yield status("reducing", why)
-        elif state.status == "reducing" and lost < limits.daily_loss:
+        elif state.status == "reducing" and state.day != state.reduced and lost < limits.daily_loss:
             yield status("active", "another day")
 
     def answer(self, report: Report, order: Order | None, state: State) -> Iterator[LedgerEvent]:
@@ -92,6 +103,9 @@ class Desk:
             yield status("halted", "the account has lost everything")
         elif isinstance(report, Ended) and report.state != "cancelled" and order and order.purpose in _EXITS:
             yield status("halted", f"an order to close a position was {report.state}: {report.reason}")
+        elif isinstance(report, Ended) and report.state != "cancelled" and order and order.purpose in _STOPS:
+            why = f"a stop was {report.state}, and a position is without it: {report.reason}"
+            yield status("closing", why, then="halted")
 
     def act(self, state: State, phase: Phase, opened: Iterable[str] = ()) -> Iterator[LedgerEvent]:
         """Yield the orders and cancellations that the state asks for now; none: it is as wanted.
@@ -108,8 +122,8 @@ class Desk:
             if leg.leaving:
                 leaving = True
                 yield from self._leave(state, number, working.get(number, []), phase)
-            elif leg.bare and leg.units and not working.get(number) and state.status not in _CANCELLING:
-                yield from self._protect(state, number, phase)
+            elif leg.bare and leg.units and state.status not in _CANCELLING:
+                yield from self._protect(state, number, working.get(number, []), phase)
         if state.status == "active" and any(leg.due for leg in state.legs):
             yield from self._enter(state, phase, working, frozenset(opened) if leaving else None)
 
@@ -128,8 +142,15 @@ class Desk:
             intent = _Intent(purpose, "market", -1 if units > 0 else 1, units=plain(-units))
             yield self._order(state, number, phase, intent)
 
-    def _protect(self, state: State, number: int, phase: Phase) -> Iterator[LedgerEvent]:
-        """Send the stops of a position that has been entered in full."""
+    def _protect(
+        self, state: State, number: int, working: list[Working], phase: Phase
+    ) -> Iterator[LedgerEvent]:
+        """Send the stops of a position that has been entered in full; older ones, for less of it, go first."""
+        for each in working:
+            if each.order.purpose in _STOPS and not each.cancelling:
+                yield LedgerEvent("cancel", {"id": each.order.id, "time": state.time})
+        if working:
+            return
         leg, request = state.legs[number], self.request
         assert leg.entry_price is not None
         side, price = (1.0 if leg.units > 0 else -1.0), float(leg.entry_price)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import Decimal
 
 import numpy as np
@@ -61,15 +61,28 @@ def record(events: Iterable[LedgerEvent], closes: Mapping[str, float]) -> Record
                 if each.symbol == event.data["symbol"]:
                     each.rescale(event.data["factor"])
         elif event.type == "fill":
-            fill = Fill.of(event.data)
-            position = open_.setdefault(fill.leg, _Open(fill.leg, fill.symbol, fill.time))
-            if position.take(fill):
-                trades.append(position.trade(np.nan))
-                del open_[fill.leg]
+            for fill in _parts(Fill.of(event.data), open_):
+                position = open_.setdefault(fill.leg, _Open(fill.leg, fill.symbol, fill.time))
+                if position.take(fill):
+                    trades.append(position.trade(np.nan))
+                    del open_[fill.leg]
     trades += [each.trade(closes[each.symbol]) for each in open_.values()]
     time = np.array([unstamp(at) for at, _, _ in curve], dtype="datetime64[us]")
     equity, cash = (np.array([row[place] for row in curve]) for place in (1, 2))
     return Record(time, equity, cash, tuple(trades))
+
+
+def _parts(fill: Fill, open_: Mapping[int, _Open]) -> list[Fill]:
+    """Return a fill of more than is held as two: what closes the position, and what opens another."""
+    held = open_[fill.leg].units if fill.leg in open_ else Decimal(0)
+    with exactly():
+        if held * fill.units >= 0 or abs(fill.units) <= abs(held):
+            return [fill]
+        fee = exact(float(fill.commission * -held / fill.units))
+        return [
+            replace(fill, units=-held, commission=fee),
+            replace(fill, units=fill.units + held, commission=fill.commission - fee),
+        ]
 
 
 class _Open:
@@ -86,6 +99,11 @@ class _Open:
         self._reason = "open"
         self._end: str | None = None
 
+    @property
+    def units(self) -> Decimal:
+        """What is held, signed."""
+        return self._units
+
     def take(self, fill: Fill) -> bool:
         """Take a fill; return whether nothing is held any more."""
         units, price = abs(float(fill.units)), float(fill.price)
@@ -93,8 +111,8 @@ class _Open:
         with exactly():
             self._units += fill.units
             self._paid += float(fill.commission)
-        if fill.purpose == "entry":
-            self._side = 1 if fill.units > 0 else -1
+        self._side = self._side or (1 if fill.units > 0 else -1)
+        if fill.units * self._side > 0:
             self._in.append((units, price, float(fill.commission) + slipped))
         else:
             self._out.append((units, price, float(fill.commission) + slipped))

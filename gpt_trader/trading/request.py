@@ -124,6 +124,8 @@ class PaperTradeRequest(TradingRequest):
         values = dict(values)
         symbol = values.pop("symbol", None)
         symbols = [symbol] if isinstance(symbol, str) else symbol
+        if symbols is not None and not isinstance(symbols, list | tuple):
+            raise ValueError(f"symbol is {symbols!r}: give a symbol, or a list of them")
         shared = {name: values.pop(name) for name in _OF_A_LEG if name in values}
         shared = {name: value for name, value in shared.items() if value not in (None, {})}
         legs = values.get("legs")
@@ -131,7 +133,7 @@ class PaperTradeRequest(TradingRequest):
             raise ValueError("legs name their symbols: leave symbol out")
         if symbols:
             legs = [{"symbol": symbol} for symbol in symbols]
-        if shared and legs:
+        if shared and isinstance(legs, list | tuple):
             legs = [{**shared, **leg} if isinstance(leg, Mapping) else leg for leg in legs]
         if legs is not None:
             values["legs"] = legs
@@ -167,7 +169,7 @@ class PaperTradeRequest(TradingRequest):
     @model_validator(mode="after")
     def _fits_the_feed(self) -> Self:
         if self.feed != "replay":
-            for name in ("speed", "snapshot"):
+            for name in ("speed", "snapshot", "end"):
                 if name in self.model_fields_set and getattr(self, name) not in (None, "max"):
                     raise ValueError(f"{name} is for feed replay, not {self.feed}")
         return self

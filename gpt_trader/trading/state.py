@@ -6,7 +6,7 @@ So a session that was killed and one that was not are the same fold of the same 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from typing import Any, Final, Literal
 
@@ -18,14 +18,23 @@ Status = Literal["active", "paused", "reducing", "closing", "finishing", "halted
 #: A session that trades no more.
 FINAL: Final = frozenset({"halted", "stopped", "completed"})
 
+#: A session that opens no position any more.
+_ENDING: Final = FINAL | {"closing", "finishing"}
+
 _ZERO: Final = Decimal(0)
+
+
+#: Executions that are remembered, so that a broker that tells one twice changes nothing. What is told again after so
+#: many others would be refused by the ledger's unique keys.
+MOST_EXECUTIONS: Final = 2_000
 
 
 @dataclass(slots=True)
 class LegState:
     """One leg: signed units, the price of its entry, the target wanted last.
 
-    `due`: an entry is to be sent. `leaving`: what is held, or working, is to go. `bare`: entered, and without stops.
+    `due`: an entry is to be sent. `leaving`: what is held, or working, is to go. `bare`: entered, and without stops
+    for all of it. `entry`: the order that its position is from.
     """
 
     units: Decimal = _ZERO
@@ -35,6 +44,7 @@ class LegState:
     leaving: bool = False
     bare: bool = False
     number: int = 0
+    entry: str | None = None
 
 
 @dataclass(slots=True)
@@ -81,6 +91,10 @@ class State:
     fills: int = 0
     #: Orders and cancellations so far.
     sent: int = 0
+    #: The day that the loss of a day was reached on (status reducing).
+    reduced: str = ""
+    #: The last executions, by id (a set in order).
+    executions: dict[str, None] = field(default_factory=dict)
 
     def evolve(self, event: LedgerEvent) -> None:
         """Take one event; raise ValueError for one that does not follow from what went before."""
@@ -135,6 +149,8 @@ class State:
             "orders": self.orders,
             "fills": self.fills,
             "sent": self.sent,
+            "reduced": self.reduced,
+            "executions": list(self.executions),
         }
 
     @classmethod
@@ -152,6 +168,7 @@ class State:
             orders=document["orders"],
             fills=document["fills"],
             sent=document["sent"],
+            executions=dict.fromkeys(document["executions"]),
         )
         for each in document["working"]:
             working = _working_of(each)
@@ -159,13 +176,13 @@ class State:
         return state
 
 
-_PLAIN: Final = ("session_id", "status", "reason", "then", "day", "steps", "time")
+_PLAIN: Final = ("session_id", "status", "reason", "then", "day", "steps", "time", "reduced")
 _MONEY: Final = ("capital", "cash", "equity", "peak", "day_began")
 
 
 def _leg_document(leg: LegState) -> dict[str, Any]:
     entry = None if leg.entry_price is None else plain(leg.entry_price)
-    flags = {"due": leg.due, "leaving": leg.leaving, "bare": leg.bare, "number": leg.number}
+    flags = {name: getattr(leg, name) for name in ("due", "leaving", "bare", "number", "entry")}
     return {"units": plain(leg.units), "entry_price": entry, "wanted": leg.wanted, **flags}
 
 
@@ -229,8 +246,6 @@ def _rebased(state: State, data: Mapping[str, Any]) -> None:
 
 
 def _rescaled(order: Order, factor: Decimal) -> Order:
-    from dataclasses import replace
-
     return replace(
         order,
         units=None if order.units is None else exact(float(order.units / factor)),
@@ -263,14 +278,15 @@ def _order(state: State, data: Mapping[str, Any]) -> None:
     leg = state.legs[order.leg]
     leg.number += 1
     if order.purpose == "entry":
-        leg.due = False
+        leg.due, leg.entry = False, order.id
     elif order.purpose in ("stop_loss", "take_profit"):
         leg.bare = False
 
 
 def _cancel(state: State, data: Mapping[str, Any]) -> None:
     state.sent += 1
-    state.working[data["id"]].cancelling = state.sent
+    if data["id"] in state.working:
+        state.working[data["id"]].cancelling = state.sent
 
 
 def _accepted(state: State, data: Mapping[str, Any]) -> None:
@@ -286,6 +302,11 @@ def _ended(state: State, data: Mapping[str, Any]) -> None:
 
 def _fill(state: State, data: Mapping[str, Any]) -> None:
     fill = Fill.of(data)
+    if fill.execution_id in state.executions:
+        raise ValueError(f"execution {fill.execution_id} is told twice")
+    state.executions[fill.execution_id] = None
+    if len(state.executions) > MOST_EXECUTIONS:
+        del state.executions[next(iter(state.executions))]
     with exactly():
         state.cash += paid(fill.units, fill.price, fill.commission) + fill.write_off
         state.fills += 1
@@ -302,14 +323,38 @@ def _fill(state: State, data: Mapping[str, Any]) -> None:
         if working is not None:
             working.filled += fill.units
             working.spent += outlay(fill.units, fill.price, fill.commission)
-            if fill.complete:
+            if _is_whole(working, fill):
                 del state.working[fill.order_id]
+        if leg.units and _is_stray(leg, held, fill, known=working is not None):
+            leg.leaving = True
+            leg.due = leg.due or (
+                fill.purpose == "entry" and leg.wanted != 0.0 and state.status not in _ENDING
+            )
     _settled(state, fill.leg)
+
+
+def _is_whole(working: Working, fill: Fill) -> bool:
+    """Whether nothing is left of an order. Units tell it themselves: a broker's last fill may come before others."""
+    order = working.order
+    return fill.complete if order.units is None else abs(working.filled) >= abs(order.units)
+
+
+def _is_stray(leg: LegState, held: Decimal, fill: Fill, *, known: bool) -> bool:
+    """Whether a fill left units that nobody wants: a broker was faster than a cancellation, or two stops met.
+
+    Of an entry: one that is not the position's own, or that its leg has given up. Of an exit: one of more than is held.
+    """
+    if fill.purpose != "entry":
+        return leg.units * fill.units > 0
+    mine = fill.order_id == leg.entry and not leg.due and leg.wanted * float(leg.units) > 0
+    return not known and not mine
 
 
 def _average(held: Decimal, price: Decimal | None, fill: Fill) -> Decimal:
     """Return the mean price of a position that is entered in parts."""
-    if price is None or not held:
+    if (
+        price is None or held * fill.units <= 0
+    ):  # the first part; or one that comes late, against what is held
         return fill.price
     return exact(float((held * price + fill.units * fill.price) / (held + fill.units)))
 
@@ -323,6 +368,8 @@ def _settled(state: State, leg: int) -> None:
 def _status(state: State, data: Mapping[str, Any]) -> None:
     state.status, state.reason = data["status"], data["reason"]
     state.then = data.get("then")
+    if state.status == "reducing":
+        state.reduced = state.day
     if state.status in ("closing", "finishing", "halted"):
         for number, leg in enumerate(state.legs):
             leg.due = False

@@ -18,8 +18,8 @@ from gpt_trader.trading.broker import Broker
 from gpt_trader.trading.desk import Desk, Phase, status
 from gpt_trader.trading.events import LedgerEvent, Moment
 from gpt_trader.trading.ledger import Journal, Ledger
-from gpt_trader.trading.orders import Accepted, Ended, Order, Report, exactly, plain
-from gpt_trader.trading.state import FINAL, Status
+from gpt_trader.trading.orders import Accepted, Ended, Fill, Order, Report, exactly, plain
+from gpt_trader.trading.state import FINAL, Status, Working
 
 
 class Trader:
@@ -58,8 +58,7 @@ class Trader:
 
     def step(self, moment: Moment) -> None:
         """Trade one moment, from its open to what is decided at its close."""
-        if self.state.over:
-            raise Conflict(f"the session is {self.state.status}: it takes no more bars")
+        self._require_open()
         with exactly():
             self._emit(moment.event())
             self._broker.auction(moment)
@@ -68,29 +67,34 @@ class Trader:
 
     def rebase(self, symbol: str, factor: float) -> None:
         """Take a symbol's prices so far as scaled by the factor: what is held keeps its value."""
+        self._require_open()
         self._emit(LedgerEvent("rebased", {"symbol": symbol, "factor": factor}))
         self._commit()
 
     def command(self, name: str, by: str, *, flatten: bool = False, key: str | None = None) -> None:
-        """Pause, resume or stop; what contradicts the session's status changes nothing."""
+        """Pause, resume or stop; what contradicts the session's status changes nothing.
+
+        `key`: a command is in the ledger under it once at most.
+        """
+        self._require_open()
         now = self.state.status
         change: LedgerEvent | None = None
-        if name == "pause" and now == "active":
+        if name == "pause" and now in ("active", "reducing"):
             change = status("paused", f"paused by {by}")
         elif name == "resume" and now == "paused":
             change = status("active", f"resumed by {by}")
-        elif name == "stop" and now not in FINAL:
-            change = status("closing", f"stopped by {by}", then="stopped") if flatten else None
-        self._emit(
-            LedgerEvent("command", {"command": name, "by": by, "flatten": flatten, "time": self.state.time})
-        )
-        if change is not None:
-            self._emit(change)
-        if name == "stop" and not flatten and now not in FINAL:
-            self.finish("stopped", f"stopped by {by}")
-            return
-        self._settle("close")
-        self._commit()
+        elif name == "stop" and flatten:
+            change = status("closing", f"stopped by {by}", then="stopped")
+        data = {"command": name, "by": by, "flatten": flatten, "time": self.state.time}
+        with exactly():
+            self._emit(LedgerEvent("command", data, key=key))
+            if change is not None:
+                self._emit(change)
+            if name == "stop" and not flatten:
+                self.finish("stopped", f"stopped by {by}")
+                return
+            self._settle("close")
+            self._commit()
 
     def finish(self, how: Status, why: str) -> None:
         """End the session: what still works is cancelled, what is held is left as it is."""
@@ -98,6 +102,10 @@ class Trader:
             self._emit(status("finishing", why, then=how))
             self._settle("close")
             self._commit()
+
+    def _require_open(self) -> None:
+        if self.state.over:
+            raise Conflict(f"the session is {self.state.status}: it takes no more bars and no commands")
 
     def _unanswered(self) -> Iterator[tuple[int, Callable[[], None]]]:
         """Yield what was committed and not answered, with its place in the order in which it is sent."""
@@ -150,8 +158,16 @@ class Trader:
     def _hear(self) -> None:
         for report in self._broker.reports():
             working = self.state.working.get(report.order_id)
+            if self._is_known(report, working):
+                continue
             self._emit(_told(report, self._broker.venue, self.state.time))
             self._emit_all(list(self._desk.answer(report, working.order if working else None, self.state)))
+
+    def _is_known(self, report: Report, working: Working | None) -> bool:
+        """Whether a report says nothing new: a broker may tell twice, late, or of orders that are not the session's."""
+        if isinstance(report, Fill):
+            return report.execution_id in self.state.executions
+        return working is None or (isinstance(report, Accepted) and working.accepted)
 
     def _emit(self, event: LedgerEvent) -> None:
         self.ledger.take(event)

@@ -1,0 +1,68 @@
+"""Trades a session of the database in a process of its own: `URL SESSION HOLDER [GATE]`, printing what became of it.
+
+With GATE (a folder) it writes `ready` before each bar and waits until `go` is there.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from pathlib import Path
+from uuid import UUID
+
+from sqlalchemy import make_url
+
+from gpt_trader.errors import Conflict
+from gpt_trader.trading.desk import Desk
+from gpt_trader.trading.feed import moments
+from gpt_trader.trading.trader import Trader
+from storage.database import engine_for
+from storage.events import EventLog
+from storage.session_ledger import SessionJournal, load
+from storage.session_stream import Publisher, PublishingJournal
+from storage.sessions import SessionStore
+from tests.trading_samples import opening, paper_broker, random_session
+
+
+def main(url: str, session: str, holder: str, seed: str, gate: str = "") -> None:
+    engine, id_ = engine_for(make_url(url)), UUID(session)
+    store = SessionStore(engine)
+    request, strategies, bars = random_session(int(seed))
+    lease = store.lease(id_, holder, seconds=1.0 if gate else 15.0)
+    ledger, snapshot = load(engine, id_)
+    journal = SessionJournal(engine, lease, ledger.seq, snapshot_at=snapshot)
+    publisher = Publisher(store, EventLog(engine), id_, "somebody")
+    publisher.start(store.get(id_).told, ledger.seq)
+    broker = paper_broker(request)
+    trader = Trader(
+        Desk(request, strategies), ledger, broker, PublishingJournal(journal, publisher, ledger.seq)
+    )
+    try:
+        if ledger.seq == 0:
+            trader.open(opening(request))
+        broker.restore(trader.state)
+        trader.resume()
+        for moment in moments(bars):
+            if trader.state.over:
+                break
+            if trader.state.time is not None and moment.time <= trader.state.time:
+                continue
+            if gate:
+                Path(gate, "ready").touch()
+                while not Path(gate, "go").exists():
+                    time.sleep(0.01)
+            trader.step(moment)
+        if not trader.state.over:
+            trader.finish("completed", "its range has ended")
+    except Conflict as error:
+        sys.stdout.write(json.dumps({"conflict": error.detail, "seq": ledger.seq}))
+        return
+    publisher.close()
+    journal.close()
+    store.release(lease)
+    sys.stdout.write(json.dumps({"hash": ledger.hash, "seq": ledger.seq}))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
