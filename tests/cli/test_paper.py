@@ -225,7 +225,7 @@ def test_lists_have_pages(server: Contract, cli: Command) -> None:
 def test_what_is_shown_of_one(server: Contract, cli: Command) -> None:
     assert cli(f"{BEGIN} --name pair").code == 0
     shown = cli("paper show pair").out
-    for word in ("pair", "active, traded now", "AAPL momentum", "10250.5", "2012-02-06", HASH, "67.375"):
+    for word in ("pair", "active, traded now", "AAPL momentum", "10,250.50", "2012-02-06", HASH, "67.38"):
         assert word in shown
     assert "it is worth less than its commission" in cli("paper orders pair").out
     (fill,) = csv.DictReader(io.StringIO(cli("--output csv paper fills pair").out))
