@@ -321,6 +321,16 @@ def test_the_table_of_a_run_has_the_certificate(server: Contract, cli: Command) 
     assert "/runs/report.html" in out
 
 
+def test_lists_of_runs_say_what_each_was_about(server: Contract, cli: Command) -> None:
+    assert cli(f"{BEGIN} --symbol IBM --name pair").code == 0
+    assert cli("--quiet paper start --leg AAPL:momentum --leg IBM:breakout").code == 0
+    (session_id, *_) = server.runs
+    assert cli("--quiet paper replay pair").code == 0
+    listed = cli("workflow runs").out
+    for about in ("AAPL, IBM momentum", "AAPL, IBM 2 strategies", f"session {session_id[:8]}"):
+        assert about in listed
+
+
 def test_ctrl_c_leaves_the_session_trading(server: Contract, own_home: Path) -> None:
     command = [sys.executable, "-m", "gpt_trader", "paper", "start", "--symbol", "SLOW", "--follow"]
     followed = subprocess.Popen(
