@@ -97,7 +97,8 @@ def traded(result: Mapping[str, Any], links: Mapping[str, str]) -> Iterable[Rend
     from rich.text import Text
 
     yield Text(str(result["name"]), style="bold")
-    yield f"{result['start']} → {result['end']}, {result['bars']} bars, {result['fills']} fills: {result['state']}"
+    span = f"{result['start']} → {result['end']}, " if result["start"] else ""
+    yield f"{span}{result['bars']} bars, {result['fills']} fills: {result['state']}"
     yield ""
     metrics = result.get("metrics") or {}
     rows = [

@@ -321,6 +321,13 @@ def test_the_table_of_a_run_has_the_certificate(server: Contract, cli: Command) 
     assert "/runs/report.html" in out
 
 
+def test_a_session_that_has_seen_no_bar_yet_is_shown(server: Contract, cli: Command) -> None:
+    out = cli("paper start --schedule --symbol AAPL --name daily --follow").out
+    assert "0 bars, 0 fills: active" in out.splitlines()
+    assert "nothing to compare yet" in out
+    assert "None" not in out
+
+
 def test_lists_of_runs_say_what_each_was_about(server: Contract, cli: Command) -> None:
     assert cli(f"{BEGIN} --symbol IBM --name pair").code == 0
     assert cli("--quiet paper start --leg AAPL:momentum --leg IBM:breakout").code == 0
