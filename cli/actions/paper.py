@@ -16,9 +16,9 @@ from cli.runs.progress import progress
 from cli.runs.submit import finish, start
 from cli.terminal.failures import Interrupted
 from cli.terminal.options import say
-from cli.terminal.render import emit, grid, listing, pairs
+from cli.terminal.render import emit, grid, pairs
 from cli.terminal.result import show_result
-from cli.terminal.sessions import COLUMNS, account_view, certified, listed, session_view
+from cli.terminal.sessions import COLUMNS, account_view, certified, listed, readable, session_view
 from gpt_trader.errors import Problem, Refused, RunFailed, UnknownName
 from gpt_trader.slices import SLICES
 from gpt_trader.trading.request import PaperCertificateRequest, PaperDailyRequest, PaperTradeRequest
@@ -77,7 +77,11 @@ def show_rows(name: str, what: str, *, limit: int) -> None:
     """List a session's newest orders or fills."""
     with _sessions() as client:
         items = client.session_rows(_id(client, name), what, limit=limit)
-    listing(items, COLUMNS[what], empty=f"no {what} yet")
+    emit(
+        items,
+        rows=lambda: items,
+        table=lambda: [grid(map(readable, items), COLUMNS[what]) if items else f"no {what} yet"],
+    )
 
 
 def show_positions(name: str) -> None:
@@ -92,7 +96,7 @@ def show_equity(name: str) -> None:
     with _sessions() as client:
         columns = client.equity(_id(client, name))
     rows = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
-    newest = rows[-_CLOSES:]
+    newest = map(readable, rows[-_CLOSES:])
     emit(
         columns,
         rows=lambda: rows,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 from cli.client.api import Client, Json
@@ -15,8 +15,9 @@ from cli.runs.parameters import literal
 from cli.runs.prepare import prepare_flat
 from cli.runs.submit import finish, start
 from cli.terminal.options import current, say
-from cli.terminal.render import emit, grid, listing, pairs, short_strategy, shown, write
+from cli.terminal.render import emit, grid, listing, pairs, shown, write
 from cli.terminal.result import show_result
+from cli.terminal.run_rows import run_row
 from gpt_trader.errors import Conflict, NotFound, Problem, Refused, RunFailed, UnknownName
 from gpt_trader.reproduction import reads_snapshot
 from gpt_trader.runs import FINAL_STATES
@@ -82,7 +83,7 @@ def show_runs(*, name: str | None, state: str | None, tag: str | None, limit: in
     emit(
         items,
         rows=lambda: items,
-        table=lambda: [grid(map(_run_row, items), columns) if items else "no runs yet"],
+        table=lambda: [grid(map(run_row, items), columns) if items else "no runs yet"],
     )
 
 
@@ -215,22 +216,6 @@ def _type(facts: Mapping[str, Any]) -> str:
         return "|".join(map(str, facts["enum"]))
     options = [_type(part) for part in facts.get("anyOf", []) if part.get("type") != "null"]
     return "|".join(options) or str(facts.get("format") or facts.get("type") or "")
-
-
-def _run_row(run: Mapping[str, Any]) -> Json:
-    """Return a run as a table shows it: what it is about, and times to the second."""
-    request: Mapping[str, Any] = run.get("request") or {}
-    about = [
-        request.get("symbol") or _some(request.get("symbols") or ()),
-        short_strategy(request.get("strategy")),
-    ]
-    created = str(run.get("created_at") or "").partition(".")[0].replace("T", " ").removesuffix("Z")
-    return {**run, "about": " ".join(filter(None, about)), "created": created}
-
-
-def _some(symbols: Sequence[str]) -> str:
-    more = len(symbols) - 3
-    return ", ".join(symbols[:3]) + (f" and {more} more" if more > 0 else "")
 
 
 def _run_facts(run: Mapping[str, Any]) -> dict[str, Any]:

@@ -34,13 +34,20 @@ COLUMNS: Final[Mapping[str, Mapping[str, str]]] = {
         "bar": "last bar", "certificate": "certificate", "error": "error",
     },
 }  # fmt: skip
+_MONEY: Final = frozenset({"cash", "equity", "profit", "budget", "commission", "value", "unrealized"})
+_NUMBERS: Final = frozenset({"units", "filled", "price", "entry_price", "close"})
 _SHOWN: Final = ("total_return", "annualized_return", "sharpe", "max_drawdown", "trades", "win_rate", "costs")
 
 
 def listed(session: Mapping[str, Any]) -> Row:
     """Return a session as a list's table shows it: times to the second, of the certificate the verdict."""
     times = {name: _time(session.get(name)) for name in ("bar", "created_at")}
-    return {**session, **times, "certificate": _verdict(session)}
+    return readable({**session, **times, "certificate": _verdict(session)})
+
+
+def readable(row: Mapping[str, Any]) -> Row:
+    """Return a row whose exact decimals are rounded to what a person reads: money to cents, units to six digits."""
+    return {name: _rounded(name, value) for name, value in row.items()}
 
 
 def session_view(session: Mapping[str, Any], held: Sequence[Row]) -> Iterable[RenderableType]:
@@ -70,17 +77,19 @@ def session_view(session: Mapping[str, Any], held: Sequence[Row]) -> Iterable[Re
         "ledger": session["ledger_hash"],
         "certificate": _verdict(session),
     }
-    yield pairs(facts)
+    yield pairs(readable(facts))
     if held:
         yield ""
-        yield grid(held, COLUMNS["positions"])
+        yield grid(map(readable, held), COLUMNS["positions"])
 
 
 def account_view(account: Mapping[str, Any]) -> Iterable[RenderableType]:
     """Yield a session's money, and what it holds."""
-    yield pairs({"cash": account["cash"], "equity": account["equity"], "after": _time(account["time"])})
+    facts = {"cash": account["cash"], "equity": account["equity"], "after": _time(account["time"])}
+    yield pairs(readable(facts))
     yield ""
-    yield grid(account["items"], COLUMNS["positions"]) if account["items"] else "nothing is held"
+    held: list[Row] = account["items"]
+    yield grid(map(readable, held), COLUMNS["positions"]) if held else "nothing is held"
 
 
 def traded(result: Mapping[str, Any], links: Mapping[str, str]) -> Iterable[RenderableType]:
@@ -88,7 +97,8 @@ def traded(result: Mapping[str, Any], links: Mapping[str, str]) -> Iterable[Rend
     from rich.text import Text
 
     yield Text(str(result["name"]), style="bold")
-    yield f"{result['start']} → {result['end']}, {result['bars']} bars, {result['fills']} fills: {result['state']}"
+    span = f"{result['start']} → {result['end']}, " if result["start"] else ""
+    yield f"{span}{result['bars']} bars, {result['fills']} fills: {result['state']}"
     yield ""
     metrics = result.get("metrics") or {}
     rows = [
@@ -140,12 +150,18 @@ def certified(found: Mapping[str, Any]) -> Iterable[RenderableType]:
 
 def stepped(result: Mapping[str, Any]) -> Iterable[RenderableType]:
     """Yield what a daily run did: a row a session."""
-    each: list[Row] = [{**row, "bar": _time(row.get("bar"))} for row in result["each"]]
+    each: list[Row] = [readable({**row, "bar": _time(row.get("bar"))}) for row in result["each"]]
     if not each:
         yield "no open session trades by a schedule: gpt-trader paper start --schedule begins one"
         return
     errors = any(row.get("error") for row in each)
     yield grid(each, {name: said for name, said in COLUMNS["each"].items() if name != "error" or errors})
+
+
+def _rounded(name: str, value: object) -> object:
+    if value is None or name not in _MONEY | _NUMBERS:
+        return value
+    return f"{float(str(value)):,.2f}" if name in _MONEY else shown(float(str(value)))
 
 
 def _verdict(session: Mapping[str, Any]) -> str | None:

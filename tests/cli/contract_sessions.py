@@ -109,6 +109,8 @@ class Sessions:
         """Return the result of a run that traded a session to its end, or certified it."""
         session_id = str(request.get("session") or run_id)
         session = self.rows[session_id]
+        if session["feed"] == "schedule":
+            return self._opened(run_id, session)
         return {
             "run_id": run_id,
             "flow": "paper_trade",
@@ -133,6 +135,21 @@ class Sessions:
             "warnings": [],
             "artifacts": {"report": "/runs/report.html", "equity": "/runs/equity.parquet"},
         }
+
+    def _opened(self, run_id: str, session: dict[str, Any]) -> dict[str, Any]:
+        """Return the result of a run that began a session by schedule, with no bar to trade yet."""
+        nothing = dict.fromkeys(("bars", "orders", "fills"), 0) | dict.fromkeys(("start", "end", "metrics"))
+        certificate = {**CERTIFICATE, "backtest_equal": None, "bars": 0, "fills": 0}
+        about = {
+            "run_id": run_id,
+            "flow": "paper_trade",
+            "final_equity": 10_000.0,
+            "certificate": certificate,
+        }
+        about |= {"result_hash": "f" * 64, "snapshot_id": "s1", "warnings": [], "artifacts": {}}
+        return (
+            about | nothing | {name: session[name] for name in ("session_id", "name", "state", "ledger_hash")}
+        )
 
     def day(self, run_id: str) -> dict[str, Any]:
         """Return the result of a daily run."""

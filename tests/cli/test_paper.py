@@ -225,7 +225,7 @@ def test_lists_have_pages(server: Contract, cli: Command) -> None:
 def test_what_is_shown_of_one(server: Contract, cli: Command) -> None:
     assert cli(f"{BEGIN} --name pair").code == 0
     shown = cli("paper show pair").out
-    for word in ("pair", "active, traded now", "AAPL momentum", "10250.5", "2012-02-06", HASH, "67.375"):
+    for word in ("pair", "active, traded now", "AAPL momentum", "10,250.50", "2012-02-06", HASH, "67.38"):
         assert word in shown
     assert "it is worth less than its commission" in cli("paper orders pair").out
     (fill,) = csv.DictReader(io.StringIO(cli("--output csv paper fills pair").out))
@@ -319,6 +319,23 @@ def test_the_table_of_a_run_has_the_certificate(server: Contract, cli: Command) 
     assert ["final", "equity", "15,079.25"] in lines
     assert ["certificate", "equal"] in lines
     assert "/runs/report.html" in out
+
+
+def test_a_session_that_has_seen_no_bar_yet_is_shown(server: Contract, cli: Command) -> None:
+    out = cli("paper start --schedule --symbol AAPL --name daily --follow").out
+    assert "0 bars, 0 fills: active" in out.splitlines()
+    assert "nothing to compare yet" in out
+    assert "None" not in out
+
+
+def test_lists_of_runs_say_what_each_was_about(server: Contract, cli: Command) -> None:
+    assert cli(f"{BEGIN} --symbol IBM --name pair").code == 0
+    assert cli("--quiet paper start --leg AAPL:momentum --leg IBM:breakout").code == 0
+    (session_id, *_) = server.runs
+    assert cli("--quiet paper replay pair").code == 0
+    listed = cli("workflow runs").out
+    for about in ("AAPL, IBM momentum", "AAPL, IBM 2 strategies", f"session {session_id[:8]}"):
+        assert about in listed
 
 
 def test_ctrl_c_leaves_the_session_trading(server: Contract, own_home: Path) -> None:
