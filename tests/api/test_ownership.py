@@ -15,8 +15,10 @@ import pytest
 from api.app import create_app
 from gpt_trader.settings import Home, Settings
 from storage.cluster import Cluster
+from storage.sessions import SessionStore
 from tests.api.account_samples import CHEAP, Person, account_settings, person, with_hasher
 from tests.api.conftest import Engine, Prefect, fill_lake, serving
+from tests.api.session_samples import written_down
 from tests.api.test_health_and_errors import problem
 from tests.api.test_runs import finish
 
@@ -40,11 +42,12 @@ ROUTES = routes_with_an_id()
 
 @dataclass(frozen=True)
 class Belongings:
-    """What user A has: a finished run, a going one, a key."""
+    """What user A has: a finished run, a going one, a key, a session."""
 
     finished: str
     going: str
     key: str
+    session: str
 
 
 @pytest.fixture(scope="module")
@@ -71,7 +74,16 @@ def anns(engine: Engine, prefect: Prefect, ann: Person) -> Belongings:
     finish(engine, prefect, finished)
     prefect.set_state(going, "RUNNING")
     key = ann.ask("POST", "/auth/api-keys", json={"name": "k"}).json()["id"]
-    return Belongings(finished, going, key)
+    return Belongings(finished, going, key, session_of(engine, ann))
+
+
+def session_of(engine: Engine, who: Person) -> str:
+    """Return an open session with a certificate."""
+    session = written_down(engine, who.principal)
+    SessionStore(engine.context.database).certify(
+        session.session_id, {"verdict": "equal", "bars": 0}, session.seq
+    )
+    return str(session.session_id)
 
 
 def started(who: Person) -> str:
@@ -81,9 +93,11 @@ def started(who: Person) -> str:
     return run_id
 
 
-def asked(who: Person, route: str, *, run_id: str, key_id: str, **more: Any) -> httpx.Response:
+def asked(
+    who: Person, route: str, *, run_id: str, key_id: str, session_id: str, **more: Any
+) -> httpx.Response:
     method, _, template = route.partition(" ")
-    values = {"run_id": run_id, "key_id": key_id, "name": "equity"}
+    values = {"run_id": run_id, "key_id": key_id, "session_id": session_id, "name": "equity"}
     path = re.sub(r"{(\w+)}", lambda match: values[match.group(1)], template).removeprefix("/api/v1")
     body = {"input": {}} if path.endswith("/approve") else None
     headers = {"Accept": "*/*"}
@@ -100,6 +114,7 @@ def test_the_routes_that_take_an_id_are_known() -> None:
     assert {name for route in ROUTES for name in re.findall(r"{(\w+)}", route)} <= {
         "run_id",
         "key_id",
+        "session_id",
         "name",
     }
     assert len(ROUTES) >= 14
@@ -112,13 +127,16 @@ def test_another_users_thing_is_not_there(
 ) -> None:
     run_id = getattr(anns, which)
     before = prefect.http.get(f"/flow_runs/{run_id}").json()["state"]["type"]
-    theirs = asked(bob, route, run_id=run_id, key_id=anns.key)
+    theirs = asked(bob, route, run_id=run_id, key_id=anns.key, session_id=anns.session)
     detail = problem(theirs, 404, "not-found")["detail"]
-    nobodys = problem(asked(bob, route, run_id=(none := str(uuid4())), key_id=none), 404, "not-found")[
+    none = str(uuid4())
+    nobodys = problem(asked(bob, route, run_id=none, key_id=none, session_id=none), 404, "not-found")[
         "detail"
     ]
     # The same words as for an id that nobody has.
-    assert detail.replace(run_id, "…").replace(anns.key, "…") == nobodys.replace(none, "…")
+    for each in (run_id, anns.key, anns.session):
+        detail = detail.replace(each, "…")
+    assert detail == nobodys.replace(none, "…")
     assert prefect.http.get(f"/flow_runs/{run_id}").json()["state"]["type"] == before
 
 
@@ -127,7 +145,7 @@ def test_its_owner_and_an_administrator_see_it(
     engine: Engine, anns: Belongings, ann: Person, route: str
 ) -> None:
     for who in (ann, person(engine, "admin")):
-        answer = asked(who, route, run_id=anns.finished, key_id=anns.key)
+        answer = asked(who, route, run_id=anns.finished, key_id=anns.key, session_id=anns.session)
         if answer.status_code == 404:  # the run reproduces none
             assert route.endswith("/reproduction")
             assert "not-found" in answer.text
@@ -143,7 +161,8 @@ def test_lists_hold_ones_own(anns: Belongings, ann: Person, bob: Person, engine:
         return {item["run_id"] for item in items}
 
     assert {anns.finished, anns.going} <= listed(ann)
-    assert listed(bob) == {mine}
+    assert mine in listed(bob)
+    assert not listed(bob) & {anns.finished, anns.going}
     assert {anns.finished, anns.going, mine} <= listed(person(engine, "admin"))
     assert bob.ask("GET", "/auth/api-keys").json()["items"] == []
     (key,) = ann.ask("GET", "/auth/api-keys").json()["items"]
@@ -172,7 +191,7 @@ def test_leaks_over_all_routes(
 ) -> None:
     leaks = 0
     for route in ROUTES:
-        answer = asked(bob, route, run_id=anns.finished, key_id=anns.key)
+        answer = asked(bob, route, run_id=anns.finished, key_id=anns.key, session_id=anns.session)
         leaks += answer.status_code != 404
     figure(f"user B on every route of user A: leaks / routes = {leaks} / {len(ROUTES)}")
     assert leaks == 0
