@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine, Iterator
+from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
 import pytest
-from sqlalchemy import text
+from sqlalchemy import insert, text
 
 from api.keeper import MOST_DEATHS, Keeper
 from api.launcher import Launcher
@@ -20,6 +21,7 @@ from storage.cluster import Cluster
 from storage.events import Event
 from storage.session_care import SessionCare
 from storage.sessions import Lease, Session, SessionStore
+from storage.tables import LEDGER_EVENTS
 from tests.api.account_samples import account_settings
 from tests.api.conftest import Engine, Prefect, serving
 from tests.api.session_samples import end, expire_lease, written_down
@@ -87,8 +89,8 @@ def looking(kept: Kept, script: Callable[[Keeper], Coroutine[Any, Any, None]], *
     asyncio.run(main())
 
 
-def started(kept: Kept) -> str:
-    answer = kept.engine.http.post("/strategies/backtest", json={"symbol": "AAPL"})
+def started(kept: Kept, route: str = "/paper-trade/sessions", **request: Any) -> str:
+    answer = kept.engine.http.post(route, json=request or {"symbol": "AAPL"})
     run_id: str = answer.json()["run_id"]
     return run_id
 
@@ -182,6 +184,25 @@ def test_a_command_that_nobody_has_heard_gets_a_run(kept: Kept) -> None:
 
     looking(kept, look)
     assert len(kept.runs()) == 1
+    care = SessionCare(kept.engine.context.database)
+    assert kept.id in {each.session_id for each in care.waiting(timedelta(0))}
+    with kept.engine.context.database.begin() as connection:
+        done = {"session_id": kept.id, "seq": 1, "type": "command", "data": {}}
+        key = f"command:{answer['command_id']}"
+        connection.execute(insert(LEDGER_EVENTS).values({**done, "key": key}))
+    assert kept.id not in {each.session_id for each in care.waiting(timedelta(0))}
+
+
+def test_a_run_that_trades_many_sessions_is_not_said_to_have_crashed(kept: Kept) -> None:
+    daily = started(kept, "/paper-trade/daily", refresh=False)
+    kept.traded_by(daily)
+
+    async def look(keeper: Keeper) -> None:
+        await keeper.look()
+
+    looking(kept, look)
+    assert len(kept.runs()) == 1
+    assert kept.state(daily) == "RUNNING"
 
 
 def test_silence_is_told_once(kept: Kept) -> None:
