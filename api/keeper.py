@@ -25,7 +25,7 @@ from api.prefect_server import FlowRun, PrefectServer
 from api.session_runs import SessionRuns
 from gpt_trader.errors import GptTraderError, NotFound
 from gpt_trader.instruments import TIMEFRAMES
-from gpt_trader.runs import FINAL_STATES
+from gpt_trader.runs import FINAL_STATES, SLICE_TAG
 from storage.events import EventLog
 from storage.market_stream import SYSTEM_CHANNEL
 from storage.session_care import SessionCare
@@ -128,8 +128,11 @@ class Keeper:
         )
 
     async def _settle(self, session: Session, holder: FlowRun | None) -> None:
-        """Say of a run that held the lease and still counts as running that it has crashed: it lives no more."""
-        if holder is None or _state(holder) != "RUNNING":
+        """Say of the session's run that held the lease and still counts as running that it has crashed.
+
+        Not of one that trades many sessions (`paper_daily`): it goes on to the next where one has failed.
+        """
+        if holder is None or _state(holder) != "RUNNING" or f"{SLICE_TAG}{session.slice}" not in holder.tags:
             return
         message = (
             f"the lease of session {session.session_id} ran out: its process is gone, or can write no more"

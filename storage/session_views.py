@@ -7,6 +7,7 @@ scale since; each answer is of one state of the ledger.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from typing import Any, Final
 from uuid import UUID
@@ -212,14 +213,15 @@ def _last_closes(
     )
     found: dict[str, float] = {}
     newest_first = bars.order_by(_EVENTS.seq.desc()).execution_options(yield_per=_MOMENTS)
-    for row in connection.execute(newest_first):
-        for symbol in (held - found.keys()) & row.data["bars"].keys():
-            close = row.data["bars"][symbol][3]
-            for number, name, factor in scaled:
-                close *= factor if name == symbol and number > row.seq else 1.0
-            found[symbol] = close
-        if len(found) == len(held):
-            break
+    with closing(connection.execute(newest_first)) as rows:
+        for row in rows:
+            for symbol in (held - found.keys()) & row.data["bars"].keys():
+                close = row.data["bars"][symbol][3]
+                for number, name, factor in scaled:
+                    close *= factor if name == symbol and number > row.seq else 1.0
+                found[symbol] = close
+            if len(found) == len(held):
+                break
     return found
 
 

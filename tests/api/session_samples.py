@@ -5,8 +5,6 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
@@ -14,6 +12,7 @@ from uuid import UUID, uuid4
 import httpx
 from sqlalchemy import text
 
+from gpt_trader.runs import FINAL_STATES
 from gpt_trader.trading.request import PaperTradeRequest
 from gpt_trader.validation import validated
 from storage.sessions import Session, SessionStore
@@ -40,35 +39,55 @@ def begin(engine: Engine, headers: dict[str, str] | None = None, **more: Any) ->
     return found
 
 
-@contextmanager
-def running(engine: Engine, prefect: Prefect, run_id: str) -> Iterator[subprocess.Popen[bytes]]:
-    """Run a flow run in a process of its own; whatever is left of it ends with the block."""
-    database = engine.settings.database_url
-    assert database is not None
-    environment = {
-        **{
-            key: value for key, value in os.environ.items() if not key.startswith(("PREFECT_", "GPT_TRADER_"))
-        },
-        "GPT_TRADER_HOME": str(engine.home.root),
-        "GPT_TRADER_DATABASE_URL": database.get_secret_value(),
-        "PREFECT_API_URL": prefect.url,
-        "PREFECT_HOME": str(engine.home.root / "prefect"),
-        "PYTHONPATH": str(ROOT),
-    }
-    log = (engine.home.root / f"run-{run_id}.log").open("wb")
-    command = [sys.executable, "-P", "-m", "tests.api.flow_process", run_id]
-    with log, subprocess.Popen(command, env=environment, stdout=log, stderr=log) as process:
-        try:
-            yield process
-        finally:
-            process.kill()
+class Worker:
+    """Runs flow runs, each in a process forked from one that has imported everything."""
 
+    def __init__(self, engine: Engine, prefect: Prefect) -> None:
+        database = engine.settings.database_url
+        assert database is not None
+        inherited = {k: v for k, v in os.environ.items() if not k.startswith(("PREFECT_", "GPT_TRADER_"))}
+        environment = {
+            **inherited,
+            "GPT_TRADER_HOME": str(engine.home.root),
+            "GPT_TRADER_DATABASE_URL": database.get_secret_value(),
+            "PREFECT_API_URL": prefect.url,
+            "PREFECT_HOME": str(engine.home.root / "prefect"),
+            "PYTHONPATH": str(ROOT),
+        }
+        self._prefect = prefect
+        self._log = engine.home.root / "runs.log"
+        with self._log.open("wb") as log:
+            self._process = subprocess.Popen(
+                [sys.executable, "-P", "-m", "tests.api.flow_process"],
+                env=environment,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                text=True,
+            )
 
-def run_to_its_end(engine: Engine, prefect: Prefect, run_id: str) -> None:
-    """Run a flow run and wait until it has completed."""
-    with running(engine, prefect, run_id) as process:
-        code = process.wait(timeout=120)
-    assert code == 0, (engine.home.root / f"run-{run_id}.log").read_text()
+    def begin(self, run_id: str) -> int:
+        """Start a run; return its process's pid."""
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.stdin.write(f"{run_id}\n")
+        self._process.stdin.flush()
+        return int(self._process.stdout.readline())
+
+    def run(self, run_id: str) -> None:
+        """Run a run to its end, which must be a good one."""
+        self.begin(run_id)
+
+        def state() -> str:
+            found = self._prefect.http.get(f"/flow_runs/{run_id}").raise_for_status().json()["state"]["type"]
+            return str(found) if found in FINAL_STATES else ""
+
+        ended = eventually(state, seconds=120, what="the run's end")
+        assert ended == "COMPLETED", self._log.read_text()
+
+    def close(self) -> None:
+        """End it; runs under way are left to themselves."""
+        self._process.communicate(timeout=30)
 
 
 def run_of(engine: Engine, session_id: str, *, other_than: set[str] = frozenset()) -> str:

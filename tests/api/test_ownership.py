@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
@@ -20,8 +20,10 @@ from api.app import create_app
 from api.streams.protocol import Code
 from gpt_trader.settings import Home, Settings
 from storage.cluster import Cluster
+from storage.sessions import SessionStore
 from tests.api.account_samples import CHEAP, Person, account_settings, person, with_hasher
 from tests.api.conftest import Engine, Prefect, fill_lake, serving
+from tests.api.session_samples import written_down
 from tests.api.sockets import Plain
 from tests.api.test_health_and_errors import problem
 from tests.api.test_runs import finish
@@ -31,7 +33,12 @@ from tests.api.test_runs import finish
 SHARED = {"symbol", "snapshot", "name", "user_id"}
 
 #: The ids in queries and bodies that belong to somebody; a test of its own is behind each.
-OWNED_ELSEWHERE = {"GET /api/v1/strategies/compare runs"}
+OWNED_ELSEWHERE = {
+    "GET /api/v1/strategies/compare runs",
+    "POST /api/v1/paper-trade/sessions session",
+    "POST /api/v1/paper-trade/certificates session",
+    "POST /api/v1/paper-trade/daily sessions",
+}
 
 DOCUMENT = create_app(Settings(), Home(Path("/nowhere"))).openapi()
 ALL = [f"{method.upper()} {path}" for path, methods in DOCUMENT["paths"].items() for method in methods]
@@ -41,11 +48,13 @@ OTHERS = [route for route in ALL if route not in ROUTES]
 
 @dataclass(frozen=True)
 class Belongings:
-    """What user A has: a finished run, a going one, a key."""
+    """What user A has: a finished run, a going one, a key, a session, an alert."""
 
     finished: str
     going: str
     key: str
+    session: str
+    alert: str
     marks: tuple[str, ...]
 
     def seen_in(self, text: str) -> list[str]:
@@ -78,8 +87,19 @@ def anns(engine: Engine, prefect: Prefect, ann: Person) -> Belongings:
     prefect.set_state(going, "RUNNING")
     key = ann.ask("POST", "/auth/api-keys", json={"name": "the key of ann"}).json()["id"]
     secret = "known to ann alone"
-    marks = (finished, going, key, "the key of ann", ann.id, ann.email, ann.access, ann.refresh, secret)
-    return Belongings(finished, going, key, marks)
+    session = session_of(engine, ann)
+    alert = str(ann.ask("POST", "/system/alerts", json={"message": secret}).json()["id"])
+    marks = (finished, going, key, session, "the key of ann", ann.id, ann.email, ann.access, ann.refresh, secret)
+    return Belongings(finished, going, key, session, alert, marks)
+
+
+def session_of(engine: Engine, who: Person) -> str:
+    """Return an open session with a certificate."""
+    session = written_down(engine, who.principal)
+    SessionStore(engine.context.database).certify(
+        session.session_id, {"verdict": "equal", "bars": 0}, session.seq
+    )
+    return str(session.session_id)
 
 
 def started(who: Person) -> str:
@@ -89,9 +109,16 @@ def started(who: Person) -> str:
     return run_id
 
 
-def asked(who: Person, route: str, *, run_id: str, key_id: str, **more: Any) -> httpx.Response:
+def asked(who: Person, route: str, things: Belongings, run_id: str, **more: Any) -> httpx.Response:
+    """Ask a route for a run, and for the other things that somebody has."""
     method, _, template = route.partition(" ")
-    values = {"run_id": run_id, "key_id": key_id, "name": "equity"}
+    values = {
+        "run_id": run_id,
+        "key_id": things.key,
+        "session_id": things.session,
+        "alert_id": things.alert,
+        "name": "equity",
+    }
     path = re.sub(r"{(\w+)}", lambda match: values[match.group(1)], template).removeprefix("/api/v1")
     body = {"input": {}} if path.endswith("/approve") else None
     headers = {"Accept": "*/*"}
@@ -108,6 +135,8 @@ def test_the_routes_that_take_an_id_are_known() -> None:
     assert {name for route in ROUTES for name in re.findall(r"{(\w+)}", route)} <= {
         "run_id",
         "key_id",
+        "session_id",
+        "alert_id",
         "name",
     }
     assert len(ROUTES) >= 14
@@ -120,13 +149,14 @@ def test_another_users_thing_is_not_there(
 ) -> None:
     run_id = getattr(anns, which)
     before = prefect.http.get(f"/flow_runs/{run_id}").json()["state"]["type"]
-    theirs = asked(bob, route, run_id=run_id, key_id=anns.key)
-    detail = problem(theirs, 404, "not-found")["detail"]
-    nobodys = problem(asked(bob, route, run_id=(none := str(uuid4())), key_id=none), 404, "not-found")[
-        "detail"
-    ]
+    detail = problem(asked(bob, route, anns, run_id), 404, "not-found")["detail"]
+    none = str(uuid4())
+    nobodys_things = replace(anns, key=none, session=none, alert="987654321")
+    nobodys = problem(asked(bob, route, nobodys_things, none), 404, "not-found")["detail"]
     # The same words as for an id that nobody has.
-    assert detail.replace(run_id, "…").replace(anns.key, "…") == nobodys.replace(none, "…")
+    for each in (run_id, anns.key, anns.session, f"alert {anns.alert}"):
+        detail = detail.replace(each, "…")
+    assert detail == nobodys.replace(none, "…").replace("alert 987654321", "…")
     assert prefect.http.get(f"/flow_runs/{run_id}").json()["state"]["type"] == before
 
 
@@ -135,7 +165,7 @@ def test_its_owner_and_an_administrator_see_it(
     engine: Engine, anns: Belongings, ann: Person, route: str
 ) -> None:
     for who in (ann, person(engine, "admin")):
-        answer = asked(who, route, run_id=anns.finished, key_id=anns.key)
+        answer = asked(who, route, anns, anns.finished)
         if answer.status_code == 404:  # the run reproduces none
             assert route.endswith("/reproduction")
             assert "not-found" in answer.text
@@ -165,6 +195,14 @@ def test_another_users_runs_cannot_be_compared_or_followed_by_ticket(anns: Belon
     ticket = bob.ask("POST", "/auth/stream-tickets").json()["ticket"]
     url = f"{bob.engine.url}/api/v1/workflows/runs/{anns.going}/events"
     problem(httpx.get(url, params={"ticket": ticket}), 404, "not-found")
+
+
+@pytest.mark.parametrize("route", ["sessions", "certificates"])
+def test_another_users_session_is_not_gone_on_with_or_certified(
+    anns: Belongings, bob: Person, route: str
+) -> None:
+    answer = bob.ask("POST", f"/paper-trade/{route}", json={"session": anns.session})
+    problem(answer, 404, "not-found")
 
 
 def test_idempotency_keys_are_each_users_own(ann: Person, bob: Person) -> None:
@@ -203,6 +241,8 @@ def test_nothing_of_another_user_is_in_any_answer(
             values = {
                 "run_id": anns.finished,
                 "key_id": anns.key,
+                "session_id": anns.session,
+                "alert_id": anns.alert,
                 "user_id": ann.id,
                 "symbol": "ACME",
                 "snapshot": "head",

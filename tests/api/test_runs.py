@@ -15,6 +15,7 @@ import pytest
 
 from gpt_trader.report_links import report_url
 from gpt_trader.settings import Home
+from gpt_trader.slices import SLICES
 from storage.runs import RunOutput
 from tests.api.conftest import Engine, Prefect, fill_lake, free_port, serving
 from tests.api.test_health_and_errors import problem
@@ -324,7 +325,7 @@ def test_a_reader_may_not_start_or_cancel(engine_api: Engine) -> None:
 
 def test_workflows_show_schema_and_deployment(engine_api: Engine) -> None:
     items = {each["name"]: each for each in engine_api.http.get("/workflows").json()["items"]}
-    assert set(items) == {"backtest", "optimize", "portfolio", "data"}
+    assert set(items) == set(SLICES)
     backtest = items["backtest"]
     assert backtest["deployed"] is True
     assert backtest["deployment"] == "backtest/backtest"

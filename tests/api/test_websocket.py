@@ -322,10 +322,15 @@ def test_custom_channels_and_sessions_are_each_owners_own(engine_api: Engine, lo
         found = local.take_until(lambda message: message["type"] == "publication")[-1]
         assert found["data"] == {"by": "local"}
         assert bob.ask("ping")["type"] == "pong"  # and nothing before it
-    for name in ("portfolio.updates", "trades.live"):
-        assert local.subscribe(name)["offset"] == 0
-        snapshot = local.take()
-        assert (snapshot["type"], snapshot["channel"], snapshot["data"]) == ("snapshot", name, {})
+    OTHERS.hand_out("key-of-ned", Principal("ned", frozenset({"read"})))  # who has no sessions
+    with Plain(engine_api, "key-of-ned") as ned:
+        for name, state in (
+            ("portfolio.updates", {"schema_version": 1, "sessions": []}),
+            ("trades.live", {}),
+        ):
+            assert ned.subscribe(name)["offset"] == 0
+            snapshot = ned.take()
+            assert (snapshot["type"], snapshot["channel"], snapshot["data"]) == ("snapshot", name, state)
 
 
 def test_the_rest_route_publishes_into_the_same_channels(engine_api: Engine, local: Plain) -> None:
