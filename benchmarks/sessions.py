@@ -25,11 +25,12 @@ from rich.table import Table
 from sqlalchemy import Engine
 
 from benchmarks.event_log import served
-from gpt_trader.bars import Bars
+from gpt_trader.bars import Bars, Floats
 from gpt_trader.instruments import Instrument
 from gpt_trader.settings import Home, Settings
 from gpt_trader.simulation import kernel
 from gpt_trader.strategies import registry
+from gpt_trader.strategies.base import Strategy
 from gpt_trader.trading.desk import Desk
 from gpt_trader.trading.events import LedgerEvent
 from gpt_trader.trading.feed import moments
@@ -54,27 +55,33 @@ def walking(n: int, seed: int, symbol: str) -> Bars:
 
 
 def begun(
-    symbols: int, bars: int, journal: Journal, *, warm: int = WARM, session_id: str = "bench", seed: int = 0
+    symbols: int,
+    bars: int,
+    journal: Journal,
+    *,
+    warm: int = WARM,
+    seed: int = 0,
+    strategy: Strategy | None = None,
 ) -> tuple[Trader, list[Any]]:
     """Return a session of moving averages on so many symbols, and its bars to come."""
     series = {f"S{n}": walking(warm + bars, seed + n, f"S{n}") for n in range(symbols)}
     legs = [{"symbol": s, "strategy": "ma_crossover", "params": {"fast": 5, "slow": 20}} for s in series]
     request = PaperTradeRequest(legs=legs, capital=1e6)
     strategies = [
-        registry.build(registry.strategy_type(leg.strategy), leg.params, request.direction)
+        strategy or registry.build(registry.strategy_type(leg.strategy), leg.params, request.direction)
         for leg in request.legs
     ]
     broker = PaperBroker(kernel.costs_of(request), None)
     trader = Trader(
         Desk(request, strategies), Ledger({s: each[:warm] for s, each in series.items()}), broker, journal
     )
-    data = {"session_id": session_id, "capital": "1000000", "request": request.model_dump(mode="json")}
+    data = {"session_id": "bench", "capital": "1000000", "request": request.model_dump(mode="json")}
     trader.open(LedgerEvent("opened", {"schema_version": 1, **data}, key="opened"))
     broker.restore(trader.state)
     return trader, list(moments({s: each[warm:] for s, each in series.items()}))
 
 
-def created(store: SessionStore, trader: Trader | None = None, warm: dict[str, Bars] | None = None) -> UUID:
+def created(store: SessionStore, warm: dict[str, Bars] | None = None) -> UUID:
     session_id = uuid4()
     store.create(
         session_id, "bench", "paper_trade", {"feed": "replay"}, warm or {}, name="bench", capital="1000000"
@@ -82,30 +89,40 @@ def created(store: SessionStore, trader: Trader | None = None, warm: dict[str, B
     return session_id
 
 
+class Turning(Strategy):
+    """In for two bars, out for two: as many events a bar as a session may have."""
+
+    def targets(self, bars: Bars, first: int = 0) -> Floats:
+        wanted = (np.arange(len(bars)) // 2 % 2).astype(float)
+        wanted[:first] = 0.0
+        return wanted
+
+
 def long_session(store: SessionStore, events: int) -> UUID:
-    """Store a session with so many events, two symbols, a snapshot where a running one would have made its last."""
+    """Store a session with so many events, and its last snapshot as far behind them as one may be (an eighth)."""
     journal = MemoryJournal()
-    trader, coming = begun(2, events // 4, journal, warm=30)
+    trader, coming = begun(2, events // 6, journal, warm=30, strategy=Turning())
     warm = {s: trader.ledger.history.bars(s)[0] for s in trader.ledger.history.symbols}
-    session_id = created(store, warm=warm)
-    kept = Ledger(warm)
+    for moment in coming:
+        if len(journal.events) >= events:
+            break
+        trader.step(moment)
+    assert len(journal.events) >= events, len(journal.events)
+    session_id, kept = created(store, warm), Ledger(warm)
     lease = store.lease(session_id, "bench", seconds=600)
     stored = SessionJournal(store.engine, lease, 0, snapshot_at=10**9)
-    done, last = 0, 0
-    for moment in coming:
-        trader.step(moment)
-        if len(journal.events) - done >= 2_000 or len(journal.events) >= events:
-            batch = journal.events[done:]
-            kept.take_all(batch)
+    snapshot, batch = False, []
+    for event in journal.events:
+        kept.take(event)
+        batch.append(event)
+        if len(batch) >= 2_000 and event.type == "closed":
             stored.commit(batch, kept)
-            done += len(batch)
-            if done <= events * 0.89:  # a snapshot comes once an eighth of all events is behind the last
-                last = done
-                if done > events * 0.87:
-                    save_snapshot(store.engine, session_id, kept)
-        if done >= events:
-            break
-    assert done >= events > last
+            batch = []
+            if not snapshot and kept.seq * 1.125 >= len(journal.events):
+                save_snapshot(store.engine, session_id, kept)
+                snapshot = True
+    stored.commit(batch, kept)
+    assert snapshot
     stored.close()
     store.release(lease)
     return session_id
@@ -216,13 +233,13 @@ def timed(work: Callable[[], Any]) -> float:
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--home", type=Path)
-    parser.add_argument("--bars", type=int, default=1_000)
+    parser.add_argument("--bars", type=int, default=400)
     given = parser.parse_args()
     table = Table("what", "measured", "target", title="paper sessions")
-    steps = sorted(step_times(50, 300))
+    steps = sorted(step_times(50, 200))
     table.add_row(
         "a bar of 50 symbols without commit, CPU: median, p95",
-        f"{steps[150] * 1e3:.1f} ms, {steps[285] * 1e3:.1f} ms",
+        f"{steps[100] * 1e3:.1f} ms, {steps[190] * 1e3:.1f} ms",
         "p95 ≤ 10 ms",
     )
     memory, seconds = side_by_side(50, 250)
@@ -233,7 +250,9 @@ def main() -> None:
     )
     folder = given.home or Path(tempfile.mkdtemp(prefix="gt-bench-"))
     home = Home(folder / "home")
-    with served_home(home):
+    with served(home):
+        database.ensure_databases(Settings(), home)
+        database.migrate(database.engine(Settings(), home))
         found = commits(database.engine(Settings(), home), home, given.bars)
         middle = {name: statistics.median(each) for name, each in found.items()}
         table.add_row("fsync of 8 kB", f"{fsyncs(folder) * 1e3:.2f} ms", "")
@@ -255,23 +274,6 @@ def main() -> None:
             )
         database.dispose_engines()
     Console(width=140).print(table)
-
-
-def served_home(home: Home) -> Any:
-    from storage.preparation import prepare
-
-    class Served:
-        def __enter__(self) -> None:
-            prepare(home)
-            self._served = served(home)
-            self._served.__enter__()
-            database.ensure_databases(Settings(), home)
-            database.migrate(database.engine(Settings(), home))
-
-        def __exit__(self, *error: Any) -> None:
-            self._served.__exit__(*error)
-
-    return Served()
 
 
 if __name__ == "__main__":
