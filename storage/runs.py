@@ -184,7 +184,7 @@ class RunStore:
                 connection.execute(update(RUNS).where(RUNS.c.run_id == run_id).values(values))
                 told = {
                     "result_hash": output.result_hash,
-                    "metrics": dict(output.summary.get("metrics", {})),
+                    "metrics": dict(output.summary.get("metrics") or {}),
                 }
                 append_within(connection, channel_of(run_id), [NewEvent("result", told, key="result")])
 

@@ -69,6 +69,11 @@ class SessionJournal:
             save_snapshot(self._engine, self._lease.session_id, ledger)
             self._snapshot_at = self._seq
 
+    @property
+    def seq(self) -> int:
+        """How many events are known to be stored."""
+        return self._seq
+
     def close(self) -> None:
         """Give the connection back."""
         if self._connection is not None:

@@ -132,10 +132,10 @@ def _replayed(
         other = made[number] if number < len(made) else None
         if other is None or (other.type, other.data) != (event.type, event.data):
             time = event.data.get("time") or ledger.state.time
-            shown = None if other is None else {"type": other.type, **other.data}
+            shown = None if other is None else {"event": other.type, **other.data}
             reason = f"event {number + 1} of the ledger is not what its inputs lead to"
             return ledger, Divergence(
-                "event", "replay", time, {"type": event.type, **event.data}, shown, reason
+                "event", "replay", time, {"event": event.type, **event.data}, shown, reason
             )
         ledger.take(event)
     return ledger, None

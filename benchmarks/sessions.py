@@ -1,0 +1,280 @@
+"""What paper sessions cost: `python -m benchmarks.sessions [--home FOLDER]`.
+
+A real embedded server with fsync on. The yardstick is a bare INSERT of as many bytes with its commit on one connection,
+taken in turns with the sessions' commits in the same run: what a commit costs is the disk's.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import json
+import os
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+from uuid import UUID, uuid4
+
+import numpy as np
+import psycopg
+from rich.console import Console
+from rich.table import Table
+from sqlalchemy import Engine
+
+from benchmarks.event_log import served
+from gpt_trader.bars import Bars, Floats
+from gpt_trader.instruments import Instrument
+from gpt_trader.settings import Home, Settings
+from gpt_trader.simulation import kernel
+from gpt_trader.strategies import registry
+from gpt_trader.strategies.base import Strategy
+from gpt_trader.trading.desk import Desk
+from gpt_trader.trading.events import LedgerEvent
+from gpt_trader.trading.feed import moments
+from gpt_trader.trading.ledger import Journal, Ledger, MemoryJournal
+from gpt_trader.trading.paper_broker import PaperBroker
+from gpt_trader.trading.request import PaperTradeRequest
+from gpt_trader.trading.trader import Trader
+from storage import database
+from storage.session_ledger import SessionJournal, load, save_snapshot
+from storage.sessions import SessionStore
+
+WARM = 300
+
+
+def walking(n: int, seed: int, symbol: str) -> Bars:
+    random = np.random.default_rng(seed)
+    close = np.round(100 * np.exp(np.cumsum(random.normal(0.0002, 0.015, n))), 4) + 1
+    open_ = np.concatenate([close[:1], close[:-1]]) * np.exp(random.normal(0, 0.002, n))
+    high, low = np.maximum(open_, close) * 1.002, np.minimum(open_, close) * 0.998
+    time_ = np.datetime64("1900-01-01", "us") + np.arange(n) * np.timedelta64(1, "D")
+    return Bars(Instrument(symbol=symbol), "1d", time_, open_, high, low, close, np.full(n, 1e6))
+
+
+def begun(
+    symbols: int,
+    bars: int,
+    journal: Journal,
+    *,
+    warm: int = WARM,
+    seed: int = 0,
+    strategy: Strategy | None = None,
+) -> tuple[Trader, list[Any]]:
+    """Return a session of moving averages on so many symbols, and its bars to come."""
+    series = {f"S{n}": walking(warm + bars, seed + n, f"S{n}") for n in range(symbols)}
+    legs = [{"symbol": s, "strategy": "ma_crossover", "params": {"fast": 5, "slow": 20}} for s in series]
+    request = PaperTradeRequest(legs=legs, capital=1e6)
+    strategies = [
+        strategy or registry.build(registry.strategy_type(leg.strategy), leg.params, request.direction)
+        for leg in request.legs
+    ]
+    broker = PaperBroker(kernel.costs_of(request), None)
+    trader = Trader(
+        Desk(request, strategies), Ledger({s: each[:warm] for s, each in series.items()}), broker, journal
+    )
+    data = {"session_id": "bench", "capital": "1000000", "request": request.model_dump(mode="json")}
+    trader.open(LedgerEvent("opened", {"schema_version": 1, **data}, key="opened"))
+    broker.restore(trader.state)
+    return trader, list(moments({s: each[warm:] for s, each in series.items()}))
+
+
+def created(store: SessionStore, warm: dict[str, Bars] | None = None) -> UUID:
+    session_id = uuid4()
+    store.create(
+        session_id, "bench", "paper_trade", {"feed": "replay"}, warm or {}, name="bench", capital="1000000"
+    )
+    return session_id
+
+
+class Turning(Strategy):
+    """In for two bars, out for two: as many events a bar as a session may have."""
+
+    def targets(self, bars: Bars, first: int = 0) -> Floats:
+        wanted = (np.arange(len(bars)) // 2 % 2).astype(float)
+        wanted[:first] = 0.0
+        return wanted
+
+
+def long_session(store: SessionStore, events: int) -> UUID:
+    """Store a session with so many events, and its last snapshot as far behind them as one may be (an eighth)."""
+    journal = MemoryJournal()
+    trader, coming = begun(2, events // 6, journal, warm=30, strategy=Turning())
+    warm = {s: trader.ledger.history.bars(s)[0] for s in trader.ledger.history.symbols}
+    for moment in coming:
+        if len(journal.events) >= events:
+            break
+        trader.step(moment)
+    assert len(journal.events) >= events, len(journal.events)
+    session_id, kept = created(store, warm), Ledger(warm)
+    lease = store.lease(session_id, "bench", seconds=600)
+    stored = SessionJournal(store.engine, lease, 0, snapshot_at=10**9)
+    snapshot, batch = False, []
+    for event in journal.events:
+        kept.take(event)
+        batch.append(event)
+        if len(batch) >= 2_000 and event.type == "closed":
+            stored.commit(batch, kept)
+            batch = []
+            if not snapshot and kept.seq * 1.125 >= len(journal.events):
+                save_snapshot(store.engine, session_id, kept)
+                snapshot = True
+    stored.commit(batch, kept)
+    assert snapshot
+    stored.close()
+    store.release(lease)
+    return session_id
+
+
+class Kept:
+    """A journal that keeps nothing."""
+
+    def commit(self, events: Sequence[LedgerEvent], ledger: Ledger) -> None: ...
+
+
+def step_times(symbols: int, bars: int) -> list[float]:
+    """Return CPU seconds of each step."""
+    trader, coming = begun(symbols, bars, Kept())
+    found = []
+    for moment in coming:
+        begun_ = time.process_time()
+        trader.step(moment)
+        found.append(time.process_time() - begun_)
+    return found
+
+
+def commits(engine: Engine, home: Home, bars: int, rounds: int = 5) -> dict[str, list[float]]:
+    """Return seconds a bar with its commit, and seconds a bare insert with its own, in turns."""
+    store = SessionStore(engine)
+    url = database.app_url(Settings(), home)
+    found: dict[str, list[float]] = {"session": [], "bare": [], "step": [], "commits a bar": []}
+    memory = MemoryJournal()
+    trader, coming = begun(1, bars, memory)
+    for moment in coming:
+        trader.step(moment)
+    size = sum(len(json.dumps(event.data)) for event in memory.events) // bars
+    with psycopg.connect(**database.libpq_arguments(url), autocommit=True) as connection:
+        connection.execute("CREATE TABLE yardstick (n int, content text)")
+        for _ in range(rounds):
+            session_id = created(store)
+            journal = SessionJournal(engine, store.lease(session_id, "bench", seconds=600), 0)
+            counting = Counting(journal)
+            trader, coming = begun(1, bars, counting)
+            began = time.perf_counter()
+            for moment in coming:
+                trader.step(moment)
+            found["session"].append((time.perf_counter() - began) / bars)
+            found["commits a bar"].append(counting.count / bars)
+            journal.close()
+            trader, coming = begun(1, bars, Kept())
+            began = time.perf_counter()
+            for moment in coming:
+                trader.step(moment)
+            found["step"].append((time.perf_counter() - began) / bars)
+            began = time.perf_counter()
+            for number in range(bars):
+                connection.execute("INSERT INTO yardstick VALUES (%s, %s)", [number, "x" * size])
+            found["bare"].append((time.perf_counter() - began) / bars)
+        connection.execute("DROP TABLE yardstick")
+    return found
+
+
+class Counting:
+    """Counts the commits of a journal."""
+
+    def __init__(self, journal: Journal) -> None:
+        self._journal = journal
+        self.count = 0
+
+    def commit(self, events: Sequence[LedgerEvent], ledger: Ledger) -> None:
+        self._journal.commit(events, ledger)
+        self.count += 1
+
+
+def fsyncs(folder: Path, count: int = 200) -> float:
+    """Return the median seconds of an fsync of 8 kB behind a file that is there."""
+    found = []
+    with (folder / "probe").open("wb") as file:
+        for _ in range(count):
+            file.write(b"x" * 8192)
+            file.flush()
+            began = time.perf_counter()
+            os.fsync(file.fileno())
+            found.append(time.perf_counter() - began)
+    return statistics.median(found)
+
+
+def resident() -> int:
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE")
+
+
+def side_by_side(sessions: int, bars: int) -> tuple[float, float]:
+    """Return bytes a session, and CPU seconds a bar of each, of so many in one process."""
+    gc.collect()
+    before = resident()
+    many = [begun(1, bars, MemoryJournal(), seed=n) for n in range(sessions)]
+    began = time.process_time()
+    for number in range(bars):
+        for trader, coming in many:
+            trader.step(coming[number])
+    seconds = time.process_time() - began
+    return (resident() - before) / sessions, seconds / bars / sessions
+
+
+def timed(work: Callable[[], Any]) -> float:
+    began = time.process_time()
+    work()
+    return time.process_time() - began
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--home", type=Path)
+    parser.add_argument("--bars", type=int, default=400)
+    given = parser.parse_args()
+    table = Table("what", "measured", "target", title="paper sessions")
+    steps = sorted(step_times(50, 200))
+    table.add_row(
+        "a bar of 50 symbols without commit, CPU: median, p95",
+        f"{steps[100] * 1e3:.1f} ms, {steps[190] * 1e3:.1f} ms",
+        "p95 ≤ 10 ms",
+    )
+    memory, seconds = side_by_side(50, 250)
+    table.add_row(
+        "50 sessions side by side, 250 bars each: memory a session (with all its events), CPU a bar",
+        f"{memory / 1e6:.2f} MB, {seconds * 1e3:.2f} ms",
+        "",
+    )
+    folder = given.home or Path(tempfile.mkdtemp(prefix="gt-bench-"))
+    home = Home(folder / "home")
+    with served(home):
+        database.ensure_databases(Settings(), home)
+        database.migrate(database.engine(Settings(), home))
+        found = commits(database.engine(Settings(), home), home, given.bars)
+        middle = {name: statistics.median(each) for name, each in found.items()}
+        table.add_row("fsync of 8 kB", f"{fsyncs(folder) * 1e3:.2f} ms", "")
+        table.add_row("bare INSERT and commit", f"{1 / middle['bare']:,.0f}/s", "")
+        table.add_row("commits a bar", f"{middle['commits a bar']:.2f}", "")
+        table.add_row(
+            "replayed bars with durable commits",
+            f"{1 / middle['session']:,.0f}/s, {middle['bare'] / middle['session']:.0%} of bare commits",
+            "≥ 80 % of bare commits, or ≥ 2,000/s",
+        )
+        table.add_row("replayed bars without commits", f"{1 / middle['step']:,.0f}/s", "")
+        store = SessionStore(database.engine(Settings(), home))
+        session_id = long_session(store, 100_000)
+        for snapshots, name in ((True, "from its last snapshot"), (False, "from its first event")):
+            table.add_row(
+                f"taking up a ledger of 100,000 events, {name}, CPU",
+                f"{timed(lambda s=snapshots: load(store.engine, session_id, snapshots=s)):.2f} s",
+                "≤ 2 s" if snapshots else "",
+            )
+        database.dispose_engines()
+    Console(width=140).print(table)
+
+
+if __name__ == "__main__":
+    main()
