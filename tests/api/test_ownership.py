@@ -89,7 +89,18 @@ def anns(engine: Engine, prefect: Prefect, ann: Person) -> Belongings:
     secret = "known to ann alone"
     session = session_of(engine, ann)
     alert = str(ann.ask("POST", "/system/alerts", json={"message": secret}).json()["id"])
-    marks = (finished, going, key, session, "the key of ann", ann.id, ann.email, ann.access, ann.refresh, secret)
+    marks = (
+        finished,
+        going,
+        key,
+        session,
+        "the key of ann",
+        ann.id,
+        ann.email,
+        ann.access,
+        ann.refresh,
+        secret,
+    )
     return Belongings(finished, going, key, session, alert, marks)
 
 
