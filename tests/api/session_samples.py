@@ -12,7 +12,7 @@ from uuid import UUID, uuid4
 import httpx
 from sqlalchemy import text
 
-from gpt_trader.runs import FINAL_STATES
+from gpt_trader.runs import FINAL_STATES, channel_of
 from gpt_trader.trading.request import PaperTradeRequest
 from gpt_trader.validation import validated
 from storage.sessions import Session, SessionStore
@@ -54,7 +54,7 @@ class Worker:
             "PREFECT_HOME": str(engine.home.root / "prefect"),
             "PYTHONPATH": str(ROOT),
         }
-        self._prefect = prefect
+        self._events = engine.events
         self._log = engine.home.root / "runs.log"
         with self._log.open("wb") as log:
             self._process = subprocess.Popen(
@@ -79,8 +79,10 @@ class Worker:
         self.begin(run_id)
 
         def state() -> str:
-            found = self._prefect.http.get(f"/flow_runs/{run_id}").raise_for_status().json()["state"]["type"]
-            return str(found) if found in FINAL_STATES else ""
+            told = [
+                each.data["state"] for each in self._events.read(channel_of(run_id)) if each.type == "state"
+            ]
+            return next((each for each in told if each in FINAL_STATES), "")
 
         ended = eventually(state, seconds=120, what="the run's end")
         assert ended == "COMPLETED", self._log.read_text()

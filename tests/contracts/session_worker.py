@@ -1,11 +1,14 @@
-"""Trades a session of the database in a process of its own: `URL SESSION HOLDER [GATE]`, printing what became of it.
+"""Trades a session of the database in a process of its own: `URL SESSION HOLDER SEED [GATE]`, printing how it ended.
 
-With GATE (a folder) it writes `ready` before each bar and waits until `go` is there.
+With GATE (a folder) it writes `ready` before each bar and waits until `go` is there. Without arguments it is a nursery:
+it forks a child for each line of JSON (the arguments and a crash point), and writes the child's pid, then its status.
+A fork takes milliseconds where a fresh interpreter takes seconds, so that hundreds can be killed.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import sys
 import time
 from pathlib import Path
@@ -22,7 +25,7 @@ from storage.events import EventLog
 from storage.session_ledger import SessionJournal, load
 from storage.session_stream import Publisher, PublishingJournal
 from storage.sessions import SessionStore
-from tests.trading_samples import opening, paper_broker, random_session
+from tests.trading_samples import opening, paper_broker, random_session, traded
 
 
 def main(url: str, session: str, holder: str, seed: str, gate: str = "") -> None:
@@ -64,5 +67,24 @@ def main(url: str, session: str, holder: str, seed: str, gate: str = "") -> None
     sys.stdout.write(json.dumps({"hash": ledger.hash, "seq": ledger.seq}))
 
 
+def nursery() -> None:
+    traded(*random_session(4))  # compiles what every child needs
+    for line in sys.stdin:
+        *arguments, crash_at = json.loads(line)
+        pid = os.fork()
+        if pid == 0:
+            os.environ["GPT_TRADER_CRASH_AT"] = crash_at
+            sys.stdout = Path(os.devnull).open("w")  # noqa: SIM115 - until the child's end
+            main(*arguments)
+            os._exit(0)
+        say(pid)
+        say(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+
+
+def say(number: int) -> None:
+    sys.stdout.write(f"{number}\n")
+    sys.stdout.flush()
+
+
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    main(*sys.argv[1:]) if sys.argv[1:] else nursery()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import random
@@ -10,7 +11,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
@@ -345,62 +346,114 @@ def test_a_holder_that_was_stopped_past_its_lease_writes_nothing(
     figure(f"a holder stopped past its lease: events written by it afterwards {row.seq - ended['seq']}")
 
 
-@pytest.mark.parametrize("place", CRASH_POINTS[:1])
-def test_a_crash_between_commit_and_send_sends_once(store: SessionStore, database: URL, place: str) -> None:
-    crash_everywhere(store, database, [place], SEED)
+class Nursery:
+    """Forks workers, which may be killed."""
+
+    def __init__(self, url: URL) -> None:
+        self._url = url.render_as_string(hide_password=False)
+        self._process = subprocess.Popen(
+            [sys.executable, "-P", "-m", "tests.contracts.session_worker"],
+            env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+
+    def begin(self, session_id: UUID, seed: int, crash_at: str = "") -> int:
+        """Have a session traded; return the pid of the process that does it."""
+        assert self._process.stdin is not None
+        self._process.stdin.write(
+            json.dumps([self._url, str(session_id), "run", str(seed), "", crash_at]) + "\n"
+        )
+        self._process.stdin.flush()
+        return self.said()
+
+    def said(self) -> int:
+        """Return the next number that is said: behind a pid the exit status (after a kill: -9)."""
+        assert self._process.stdout is not None
+        return int(self._process.stdout.readline())
+
+    def close(self) -> None:
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.stdin.close()
+        self._process.wait(30)
+        self._process.stdout.close()
 
 
-def crash_everywhere(store: SessionStore, database: URL, places: list[str], seed: int) -> None:
-    session_id = created(store, seed)
-    for place in places:
-        crashed = worker(database, session_id, "run", seed, crash_at=place)
-        crashed.communicate(timeout=60)
-        assert crashed.returncode == KILLED, place
-    assert answer(worker(database, session_id, "run", seed))["hash"] == in_memory(seed).hash
-    orders = [event.data["id"] for event in store.events(session_id, types=["order"], limit=10_000)]
-    assert len(orders) == len(set(orders))
+@pytest.fixture
+def nursery_of_sessions(database: URL) -> Iterator[Nursery]:
+    one = Nursery(database)
+    yield one
+    one.close()
 
 
-@pytest.mark.slow
-@pytest.mark.timeout(600)
-def test_crashes_at_every_named_place_leave_one_order_an_intent(
-    store: SessionStore, database: URL, figure: Callable[[str], None]
-) -> None:
-    """Row 7."""
-    crashes = 0
-    for seed in (SEED, 5):
-        order = list(CRASH_POINTS) * 3
-        random.Random(seed).shuffle(order)
-        crash_everywhere(store, database, order, seed)
-        crashes += len(order)
-    figure(f"{crashes} crashes at {len(CRASH_POINTS)} places: orders per intent ≤ 1, same ledger hash 2 / 2")
-
-
-@pytest.mark.slow
-@pytest.mark.timeout(900)
-def test_a_session_killed_a_hundred_times_has_the_same_ledger(
-    store: SessionStore, database: URL, tmp_path: Path, figure: Callable[[str], None]
-) -> None:
-    """Row 15: SIGKILL, after a random time of trading; each next process takes the ledger up."""
-    chance, kills, sessions, equal = random.Random(15), 0, 0, 0
-    while kills < 100:
+def killed_sessions(store: SessionStore, nursery: Nursery, kills: int) -> tuple[int, int, int]:
+    """Trade sessions to their ends, killing their processes so often in all; return sessions, kills, equal ledgers."""
+    chance, done, sessions, equal = random.Random(15), 0, 0, 0
+    while done < kills:
         seed = 100 + sessions
         session_id = created(store, seed)
         sessions += 1
         while not store.get(session_id).ended_at:
-            process = worker(database, session_id, "run", seed)
+            pid = nursery.begin(session_id, seed)
             at, aim = store.get(session_id).seq, chance.randint(1, 60)
-            while process.poll() is None and store.get(session_id).seq < at + aim:
-                time.sleep(0.001)
-            if process.poll() is None:
-                process.kill()
-                kills += 1
-            process.communicate(timeout=60)
+
+            def far_enough(at: int = at, aim: int = aim, session_id: UUID = session_id) -> bool:
+                row = store.get(session_id)
+                return row.seq >= at + aim or row.ended_at is not None
+
+            eventually(far_enough, seconds=60, what="events")
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+            done += nursery.said() != 0
         equal += store.get(session_id).ledger_hash == in_memory(seed).hash
+    return sessions, done, equal
+
+
+def test_a_stored_session_that_is_killed_has_the_same_ledger(
+    store: SessionStore, nursery_of_sessions: Nursery
+) -> None:
+    sessions, kills, equal = killed_sessions(store, nursery_of_sessions, 5)
+    assert (equal, kills >= 5) == (sessions, True)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_sessions_killed_a_hundred_times_have_the_same_ledger(
+    store: SessionStore, nursery_of_sessions: Nursery, figure: Callable[[str], None]
+) -> None:
+    """Row 15: SIGKILL after a random number of events; each next process takes the ledger up."""
+    sessions, kills, equal = killed_sessions(store, nursery_of_sessions, 100)
     figure(
         f"{sessions} stored sessions, killed {kills} times at random: same ledger hash {equal} / {sessions}"
     )
     assert equal == sessions
+
+
+def crash_everywhere(store: SessionStore, nursery: Nursery, places: list[str], seed: int) -> None:
+    session_id = created(store, seed)
+    for place in places:
+        nursery.begin(session_id, seed, place)
+        assert nursery.said() == KILLED, place
+    nursery.begin(session_id, seed)
+    assert nursery.said() == 0
+    assert store.get(session_id).ledger_hash == in_memory(seed).hash
+    orders = [event.data["id"] for event in store.events(session_id, types=["order"], limit=10_000)]
+    assert len(orders) == len(set(orders))
+
+
+def test_a_crash_at_any_named_place_sends_once(
+    store: SessionStore, nursery_of_sessions: Nursery, figure: Callable[[str], None]
+) -> None:
+    """Row 7."""
+    crashes = 0
+    for seed in (SEED, 5):
+        order = list(CRASH_POINTS) * 2
+        random.Random(seed).shuffle(order)
+        crash_everywhere(store, nursery_of_sessions, order, seed)
+        crashes += len(order)
+    figure(f"{crashes} crashes at {len(CRASH_POINTS)} places: orders per intent ≤ 1, same ledger hash 2 / 2")
 
 
 @pytest.mark.slow

@@ -21,8 +21,10 @@ def main() -> None:
     from gpt_trader.trading import request as requests
     from storage.database import dispose_engines, migrate
     from tasks.stores import stores
+    from tests.trading_samples import random_session, traded
 
     load_vectorbt()
+    traded(*random_session(4))  # compiles what every child needs
     migrate(stores().engine)
     dispose_engines()
     flows: dict[str, Any] = {

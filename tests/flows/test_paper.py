@@ -37,6 +37,9 @@ from tests.waiting import eventually
 SYMBOLS = ("AAA", "BBB", "CCC")
 Figure = Callable[[str], None]
 
+#: The first test waits for a server, a database and two processes that import everything.
+pytestmark = pytest.mark.timeout(400)
+
 
 def part(raw: RawBars, begin: int, end: int) -> RawBars:
     return RawBars(**{name: getattr(raw, name)[begin:end] for name in ("time", *VALUES)})
