@@ -95,7 +95,7 @@ async def show_session(
 
 
 @router.get("/{session_id}/orders", summary="A session's orders, newest first", responses=_READING)
-async def list_orders(
+async def list_session_orders(
     session_id: UUID, context: Parts, caller: Reader, *, limit: Limit = 100, before: Before = None
 ) -> Listing[OrderItem]:
     """Return what was intended and what became of each."""
@@ -108,7 +108,7 @@ async def list_orders(
 
 
 @router.get("/{session_id}/fills", summary="A session's fills, newest first", responses=_READING)
-async def list_fills(
+async def list_session_fills(
     session_id: UUID, context: Parts, caller: Reader, *, limit: Limit = 100, before: Before = None
 ) -> Listing[FillItem]:
     """Return what was traded, at which price, and what it cost."""
@@ -126,14 +126,14 @@ async def list_fills(
 
 
 @router.get("/{session_id}/positions", summary="What a session holds", responses=_READING)
-async def show_positions(session_id: UUID, context: Parts, caller: Reader) -> SessionPositions:
+async def list_session_positions(session_id: UUID, context: Parts, caller: Reader) -> SessionPositions:
     """Return its money and each leg's position, valued at the last closes."""
     await sessions.seen(context, session_id, caller)
     return await asyncio.to_thread(_positions, context, session_id)
 
 
 @router.get("/{session_id}/equity", summary="A session's equity at its closes", responses=_READING)
-async def show_equity(
+async def show_session_equity(
     session_id: UUID,
     context: Parts,
     caller: Reader,
@@ -150,7 +150,7 @@ async def show_equity(
 
 
 @router.get("/{session_id}/certificate", summary="What a session's ledger proves", responses=_READING)
-async def show_certificate(session_id: UUID, context: Parts, caller: Reader) -> CertificateView:
+async def show_session_certificate(session_id: UUID, context: Parts, caller: Reader) -> CertificateView:
     """Return the last one, how much it covers, and whether the ledger has grown since; 404 while there is none."""
     session = await sessions.seen(context, session_id, caller)
     found = certificate_of(session)

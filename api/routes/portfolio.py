@@ -115,14 +115,14 @@ async def show_portfolio(context: Parts, caller: Reader) -> PortfolioView:
 
 
 @router.get("/positions", summary="What one's open sessions hold", responses=_ANSWERS)
-async def list_positions(context: Parts, caller: Reader) -> Listing[Position]:
+async def list_portfolio_positions(context: Parts, caller: Reader) -> Listing[Position]:
     """Return each leg's position, session by session."""
     found = await _accounts(context, caller)
     return Listing(items=[position for each in found for position in each.positions])
 
 
 @router.get("/equity", summary="Equity of one's open sessions together", responses=_ANSWERS)
-async def show_equity(
+async def show_portfolio_equity(
     context: Parts,
     caller: Reader,
     limit: Annotated[int, Query(ge=1, le=5000, description="The last closes of each session.")] = 500,
@@ -132,7 +132,7 @@ async def show_equity(
 
 
 @router.get("/trades", summary="Round trips of sessions, the latest entry first", responses=_ANSWERS)
-async def list_trades(
+async def list_portfolio_trades(
     context: Parts,
     caller: Reader,
     *,
@@ -151,7 +151,7 @@ async def list_trades(
 
 
 @router.get("/exposure", summary="How much of the equity is in the market", responses=_ANSWERS)
-async def show_exposure(context: Parts, caller: Reader) -> Listing[ExposureView]:
+async def show_portfolio_exposure(context: Parts, caller: Reader) -> Listing[ExposureView]:
     """Return long, short, gross and net by currency, and by symbol."""
     found = await _accounts(context, caller)
     return Listing(items=[_exposure(name, group) for name, group in view.by_currency(found).items()])

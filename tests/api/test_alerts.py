@@ -58,7 +58,7 @@ def session(**changes: Any) -> Session:
         session_id=uuid4(), owner="ann", slice="paper_trade", name="momentum on ACME", feed="replay", request={},
         snapshot_id=None, code_version=None, status="active", reason="", seq=9, ledger_hash="", told=0, cash="1",
         equity="1", steps=3, orders=0, fills=0, bar="2026-11-26T00:00:00Z", certificate=None, certified=0,
-        lease_holder="run x", lease_until=NOW, created_at=NOW, updated_at=NOW, ended_at=None,
+        lease_token=1, lease_holder="run x", lease_until=NOW, created_at=NOW, updated_at=NOW, ended_at=None,
     )  # fmt: skip
     return replace(made, **changes)
 

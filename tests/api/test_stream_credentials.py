@@ -134,6 +134,7 @@ def test_what_ends_a_credential_ends_its_streams(
 def test_a_role_that_shrinks_ends_streams_that_may_come_back(engine: Engine, stack: ExitStack) -> None:
     """What an administrator saw of others' is not theirs to go on with."""
     admin, owner = person(engine, "admin"), person(engine)
+    person(engine, "admin")  # the last one could not be made anything else
     run_id = uuid4()
     engine.context.runs.register(run_id, "backtest", owner.principal, {"symbol": "ACME"})
     client = stack.enter_context(Plain(engine, admin.access))
