@@ -38,6 +38,9 @@ OWNED_ELSEWHERE = {
     "POST /api/v1/paper-trade/sessions session",
     "POST /api/v1/paper-trade/certificates session",
     "POST /api/v1/paper-trade/daily sessions",
+    "POST /api/v1/workflows/{name}/runs session",
+    "POST /api/v1/workflows/{name}/runs sessions",
+    "GET /api/v1/portfolio/trades session",
 }
 
 DOCUMENT = create_app(Settings(), Home(Path("/nowhere"))).openapi()
@@ -208,12 +211,25 @@ def test_another_users_runs_cannot_be_compared_or_followed_by_ticket(anns: Belon
     problem(httpx.get(url, params={"ticket": ticket}), 404, "not-found")
 
 
-@pytest.mark.parametrize("route", ["sessions", "certificates"])
-def test_another_users_session_is_not_gone_on_with_or_certified(
-    anns: Belongings, bob: Person, route: str
+@pytest.mark.parametrize(
+    ("path", "field"),
+    [
+        ("/paper-trade/sessions", "session"),
+        ("/paper-trade/certificates", "session"),
+        ("/paper-trade/daily", "sessions"),
+        ("/workflows/paper_trade/runs", "session"),
+        ("/workflows/paper_daily/runs", "sessions"),
+    ],
+)
+def test_another_users_session_is_not_gone_on_with(
+    anns: Belongings, bob: Person, path: str, field: str
 ) -> None:
-    answer = bob.ask("POST", f"/paper-trade/{route}", json={"session": anns.session})
-    problem(answer, 404, "not-found")
+    value = [anns.session] if field == "sessions" else anns.session
+    problem(bob.ask("POST", path, json={field: value}), 404, "not-found")
+
+
+def test_another_users_trades_are_not_listed(anns: Belongings, bob: Person) -> None:
+    problem(bob.ask("GET", "/portfolio/trades", params={"session": anns.session}), 404, "not-found")
 
 
 def test_idempotency_keys_are_each_users_own(ann: Person, bob: Person) -> None:
