@@ -188,7 +188,9 @@ def _lifespan(
         keeper = Keeper(sessions.store, sessions.care, session_runs, prefect, EventLog(engine))
         alerting = Alerting(settings, alerts, sessions.store)
         async with AsyncExitStack() as stack:
-            stack.push_async_callback(asyncio.to_thread, engine.dispose)
+            stack.callback(engine.dispose)
+            # A task that was cancelled leaves its thread with a connection in hand: it is waited for first.
+            stack.push_async_callback(asyncio.get_running_loop().shutdown_default_executor)
             stack.push_async_callback(prefect.close)
             stack.push_async_callback(accounts.close)
             reader = await stack.enter_async_context(AsyncEventReader(engine.url))

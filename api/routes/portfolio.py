@@ -131,7 +131,11 @@ async def show_portfolio_equity(
     return Listing(items=await asyncio.to_thread(_curves, context, caller, limit))
 
 
-@router.get("/trades", summary="Round trips of sessions, the latest entry first", responses=_ANSWERS)
+@router.get(
+    "/trades",
+    summary="Round trips of sessions, the latest entry first",
+    responses=declared(401, 403, 404, 422, 500, 503),
+)
 async def list_portfolio_trades(
     context: Parts,
     caller: Reader,

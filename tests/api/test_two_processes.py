@@ -100,7 +100,8 @@ def test_two_processes_are_one_engine(apis: tuple[Api, Api], tmp_path: Path) -> 
 
     # Whoever guesses at one is slowed down at both.
     guesses = [api.login("not the password").status_code for api in (one, two) * 3]
-    assert guesses == [401] * 4 + [429] * 2
+    assert guesses[:4] == [401] * 4
+    assert 429 in guesses[4:]  # a slow machine may take longer for a guess than the first pause is
     refused = two.login()
     assert refused.status_code == 429
     assert int(refused.headers["Retry-After"]) >= 1

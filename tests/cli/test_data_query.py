@@ -22,6 +22,9 @@ from fastapi import FastAPI
 from starlette.middleware import Middleware
 
 from api import errors
+from api.front import Front
+from api.kept_answers import KeptAnswers
+from api.limits import limits_of
 from api.metrics import Metrics
 from api.middleware import RequestFrame
 from api.principals import LocalKey
@@ -52,11 +55,18 @@ def lake(tmp_path_factory: pytest.TempPathFactory) -> Lake:
 def url(lake: Lake) -> Iterator[str]:
     """The address of a server with the routes in question."""
     app = FastAPI(middleware=[Middleware(RequestFrame, metrics=Metrics())])
-    for router in (market.router, market_query.router(), market_cache.router()):
+    for router in (market.router, market.kept, market_query.router(), market_cache.router()):
         app.include_router(router)
     errors.install(app)
+    app.router.routes.insert(0, Front(app.router.routes))
+    settings = Settings()
     app.state.context = SimpleNamespace(
-        lake=lake, home=Home(lake.root.parent), settings=Settings(), authenticators=(LocalKey(KEY),)
+        lake=lake,
+        home=Home(lake.root.parent),
+        settings=settings,
+        authenticators=(LocalKey(KEY),),
+        limits=limits_of(settings),
+        answers=KeptAnswers(),
     )
     server = uvicorn.Server(uvicorn.Config(app, lifespan="off", log_config=None))
     with socket.socket() as listening:
