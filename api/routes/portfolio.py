@@ -19,6 +19,7 @@ from api.errors import declared
 from api.models import Listing
 from api.principals import Principal
 from api.session_models import Money, Position, SessionView, difference
+from gpt_trader.instruments import Symbol
 from gpt_trader.trading.events import stamp
 from gpt_trader.trading.orders import exact, plain
 from gpt_trader.trading.record import SessionTrade
@@ -141,7 +142,7 @@ async def list_portfolio_trades(
     caller: Reader,
     *,
     session: Annotated[UUID | None, Query(description="Only of this one, ended or not.")] = None,
-    symbol: Annotated[str | None, Query(max_length=32, description="Only of this symbol.")] = None,
+    symbol: Annotated[Symbol | None, Query(description="Only of this symbol.")] = None,
     limit: Annotated[int, Query(ge=1, le=1000, description="The latest so many.")] = 100,
 ) -> Listing[TradeItem]:
     """Return those of the open sessions, or of the one that is named."""
