@@ -214,7 +214,15 @@ def test_the_stock_process_worker_gives_the_same(running: Engine, tmp_path: Path
     # The stock worker keeps files in a folder of the temporary one that it shares with other users of the machine.
     environment = {**running.environment, "TMPDIR": str(tmp_path)}
     with (tmp_path / "log").open("wb") as log:
-        stock = subprocess.Popen(command, env=environment, stdout=log, stderr=log, cwd=tmp_path)
+        stock = subprocess.Popen(
+            command,
+            env=environment,
+            stdout=log,
+            stderr=log,
+            cwd=tmp_path,
+            # Whoever runs the tests in the background may have it ignored, and that is inherited.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509
+        )
     try:
         ends = [running.end_of(run_id, within=120)["type"] for run_id in run_ids]
         assert ends == ["COMPLETED", "FAILED"], (tmp_path / "log").read_text()
