@@ -235,7 +235,7 @@ def _lifespan(
 def _database(settings: Settings, home: Home) -> Engine:
     """Return the engine of our database, made and migrated where it is not."""
     database.ensure_databases(settings, home)
-    engine = database.engine(settings, home)
+    engine = database.engine_of_its_own(database.app_url(settings, home))
     database.migrate(engine)
     return engine
 

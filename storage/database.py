@@ -130,17 +130,19 @@ def engine_for(url: URL) -> Engine:
     connection that died with a restarted server is replaced when it is next taken.
     """
     known = _engines.get(url)
-    if known is None:
-        known = create_engine(
-            url,
-            pool_size=5,
-            max_overflow=5,
-            pool_pre_ping=True,
-            json_serializer=partial(json.dumps, allow_nan=False),  # PostgreSQL knows no NaN: say so here
-            connect_args={"connect_timeout": _CONNECT_SECONDS, "application_name": "gpt-trader"},
-        )
-        known = _engines.setdefault(url, known)
-    return known
+    return known if known is not None else _engines.setdefault(url, engine_of_its_own(url))
+
+
+def engine_of_its_own(url: URL) -> Engine:
+    """Return a new engine for a URL, with a pool as `engine_for`'s, for whoever disposes of it at its end."""
+    return create_engine(
+        url,
+        pool_size=5,
+        max_overflow=5,
+        pool_pre_ping=True,
+        json_serializer=partial(json.dumps, allow_nan=False),  # PostgreSQL knows no NaN: say so here
+        connect_args={"connect_timeout": _CONNECT_SECONDS, "application_name": "gpt-trader"},
+    )
 
 
 def told_of(url: URL) -> str:
