@@ -6,8 +6,9 @@ from prefect import flow
 
 from flows.hooks import HOOKS, progress
 from gpt_trader.trading.request import PaperCertificateRequest
-from tasks.paper import certificate_of, own_session, publish, save_session
+from tasks.paper import certificate_of, kept, own_session, publish, save_session
 from tasks.paper_report import write_report
+from tasks.passing import whole
 from tasks.run import begin_run
 
 
@@ -18,8 +19,9 @@ def paper_certificate(request: PaperCertificateRequest) -> str:
     progress("replay", 0, 1)
     own_session(run, request.session)
     certificate = certificate_of(request.session)
-    shown = save_session(run, request.session, certificate)
-    write_report(run, request.session, certificate)
+    told = kept(request.session)
+    shown = save_session(run, whole(told), certificate)
+    write_report(run, whole(told), certificate)
     publish(run, shown)
     progress("done", 1, 1)
     return certificate.verdict

@@ -6,7 +6,7 @@ from prefect import flow
 
 from flows.hooks import HOOKS, progress
 from gpt_trader.trading.request import PaperTradeRequest
-from tasks.paper import begin_session, certificate_of, feed_of, publish, save_session
+from tasks.paper import begin_session, certificate_of, feed_of, kept, publish, save_session
 from tasks.paper_report import write_report
 from tasks.passing import whole
 from tasks.run import begin_run, session_run_name
@@ -25,8 +25,9 @@ def paper_trade(request: PaperTradeRequest) -> str:
         feed.end(running)
     progress("certificate", 1, 1)
     certificate = certificate_of(session.session_id)
-    shown = save_session(run, session.session_id, certificate)
-    write_report(run, session.session_id, certificate)
+    told = kept(session.session_id)
+    shown = save_session(run, whole(told), certificate)
+    write_report(run, whole(told), certificate)
     publish(run, shown)
     progress("done", 1, 1)
     return str(shown["ledger_hash"])

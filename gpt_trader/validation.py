@@ -35,12 +35,8 @@ def validated(model: type[Model], values: Mapping[str, Any], *, prefix: str = ""
         raise (UnknownName if names else Refused).of(*_problems(complaints, model, prefix)) from None
 
 
-def problems_of(error: ValidationError, model: type[BaseModel], *, prefix: str = "") -> list[Problem]:
-    """Return a Problem for each complaint of pydantic, of many the first; unknown fields get the nearest known one."""
-    return _problems(error.errors(include_url=False), model, prefix)
-
-
 def _problems(complaints: Sequence[ErrorDetails], model: type[BaseModel], prefix: str) -> list[Problem]:
+    """Return a Problem for each complaint of pydantic, of many the first; unknown fields get the nearest known one."""
     problems = [_problem(dict(complaint), model, prefix) for complaint in complaints[:MOST_PROBLEMS]]
     if len(complaints) > MOST_PROBLEMS:
         left = len(complaints) - MOST_PROBLEMS

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, Final
 from uuid import UUID
 
@@ -13,6 +14,7 @@ from prefect import task
 from prefect.cache_policies import NO_CACHE
 
 from gpt_trader.backtesting.engine import require_shortable
+from gpt_trader.backtesting.result import Metrics
 from gpt_trader.bars import Bars
 from gpt_trader.errors import NotFound
 from gpt_trader.runs import LOCAL, SYSTEM
@@ -20,6 +22,7 @@ from gpt_trader.trading.certificate import Certificate, certify
 from gpt_trader.trading.events import LedgerEvent
 from gpt_trader.trading.record import Record, record
 from gpt_trader.trading.request import PaperTradeRequest
+from gpt_trader.trading.state import State
 from storage.runs import RunOutput
 from storage.session_ledger import load, warm_bars
 from storage.sessions import Session, ledger_event
@@ -106,24 +109,41 @@ def certificate_of(session_id: UUID) -> Certificate:
     return found
 
 
-@task(name="save session", cache_policy=NO_CACHE)
-def save_session(run: CurrentRun, session_id: UUID, certificate: Certificate) -> dict[str, Any]:
-    """Keep what the session came to as the run's result; return its summary."""
+@dataclass(frozen=True)
+class Kept:
+    """A session as its ledger tells it by now: read once, for what is saved of it and what the report shows."""
+
+    session: Session
+    request: PaperTradeRequest
+    events: list[LedgerEvent]
+    state: State
+    record: Record
+    metrics: Metrics | None
+
+
+def kept(session_id: UUID) -> Kept:
+    """Read a session and its whole ledger; raise GptTraderError where that is damaged."""
     session = sessions().get(session_id)
     request, events = request_of(session), events_of(session_id)
     ledger, _ = load(stores().engine, session_id)
-    closes = dict(ledger.state.closes)
-    found = record(events, closes)
-    shown = {"run_id": str(run.id), **summary(session, request, found, certificate, ledger.history.bars)}
+    found = record(events, dict(ledger.state.closes))
+    year = ledger.history.bars(request.symbols[0])[0].periods_a_year
+    return Kept(session, request, events, ledger.state, found, found.metrics(float(request.capital), year))
+
+
+@task(name="save session", cache_policy=NO_CACHE)
+def save_session(run: CurrentRun, told: Kept, certificate: Certificate) -> dict[str, Any]:
+    """Keep what the session came to as the run's result; return its summary."""
+    shown = {"run_id": str(run.id), **summary(told, certificate)}
     output = RunOutput(
         result_hash=shown["result_hash"],
         summary=shown,
         series={
-            "equity": _equity_table(found),
-            "trades": _trades_table(found),
-            "fills": _fills_table(events),
+            "equity": _equity_table(told.record),
+            "trades": _trades_table(told.record),
+            "fills": _fills_table(told.events),
         },
-        snapshot_id=session.snapshot_id,
+        snapshot_id=told.session.snapshot_id,
         code_version=code_version(),
         libraries=library_versions(),
     )
@@ -131,16 +151,9 @@ def save_session(run: CurrentRun, session_id: UUID, certificate: Certificate) ->
     return shown
 
 
-def summary(
-    session: Session,
-    request: PaperTradeRequest,
-    found: Record,
-    certificate: Certificate,
-    bars: Callable[[str], tuple[Bars, int]],
-) -> dict[str, Any]:
+def summary(told: Kept, certificate: Certificate) -> dict[str, Any]:
     """Return what is shown of a session, JSON-ready. Fractions, not percent; undefined numbers are None."""
-    year = bars(request.symbols[0])[0].periods_a_year
-    metrics = found.metrics(float(request.capital), year)
+    session, request, found = told.session, told.request, told.record
     content = {
         "request": request.model_dump(
             mode="json", exclude={"name", "speed", "session", *request.output_options}
@@ -167,7 +180,7 @@ def summary(
         "fills": session.fills,
         "capital": float(request.capital),
         "final_equity": float(session.equity),
-        "metrics": None if metrics is None else metrics.as_dict(),
+        "metrics": None if told.metrics is None else told.metrics.as_dict(),
         "ledger_hash": session.ledger_hash,
         "certificate": certificate.as_dict(),
         "result_hash": hashlib.sha256(f"gpt-trader session 1\n{text}".encode()).hexdigest(),

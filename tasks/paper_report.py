@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from uuid import UUID
 
 from prefect import task
 from prefect.cache_policies import NO_CACHE
@@ -11,33 +10,25 @@ from prefect.cache_policies import NO_CACHE
 from gpt_trader.trading.certificate import Certificate
 from gpt_trader.trading.outcome import Outcome
 from gpt_trader.trading.page import render_html
-from gpt_trader.trading.record import record
-from storage.session_ledger import load
-from tasks.paper import events_of
+from tasks.paper import Kept
 from tasks.provenance import code_version, library_versions
 from tasks.run import CurrentRun
-from tasks.sessions import request_of, sessions
 from tasks.stores import stores
 
 
 @task(name="report", cache_policy=NO_CACHE)
-def write_report(run: CurrentRun, session_id: UUID, certificate: Certificate) -> None:
+def write_report(run: CurrentRun, told: Kept, certificate: Certificate) -> None:
     """Put the session's HTML report beside the run's series, unless the session was asked for without one."""
-    session = sessions().get(session_id)
-    request = request_of(session)
-    if not request.report:
+    session = told.session
+    if not told.request.report:
         return
-    events = events_of(session_id)
-    ledger, _ = load(stores().engine, session_id)
-    found = record(events, dict(ledger.state.closes))
-    year = ledger.history.bars(request.symbols[0])[0].periods_a_year
     outcome = Outcome(
         name=session.name,
-        request=request,
-        events=events,
-        state=ledger.state,
-        record=found,
-        metrics=found.metrics(float(request.capital), year),
+        request=told.request,
+        events=told.events,
+        state=told.state,
+        record=told.record,
+        metrics=told.metrics,
         certificate=certificate,
         provenance={
             "snapshot id": session.snapshot_id,

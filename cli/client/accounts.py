@@ -3,27 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Final, Self
+from typing import Any, Final
 from urllib.parse import quote
 
-from cli.client.api import ROOT, Json
-from cli.client.wire import Wire
+from cli.client.api import ROOT, Client, Json
 from gpt_trader.errors import NotFound
 
 _AUTH: Final = f"{ROOT}/auth"
+#: The most that a page of the list has.
+_USERS_A_PAGE: Final = 200
 
 
-class AccountClient:
+class AccountClient(Client):
     """Calls of the API about accounts."""
-
-    def __init__(self, wire: Wire) -> None:
-        self._wire = wire
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._wire.close()
 
     def log_in(self, email: str, password: str, otp: str | None, scopes: Sequence[str]) -> Json:
         """Return a login's first pair of tokens; raise OtpRequired where a code is wanted and `otp` is None."""
@@ -44,12 +36,12 @@ class AccountClient:
     def make_key(self, name: str, scopes: Sequence[str], days: float | None) -> Json:
         """Make an API key; the answer is the only one that shows it."""
         return self._object(
-            "POST", "/api-keys", {"name": name, "scopes": list(scopes), "expires_in_days": days}
+            "POST", f"{_AUTH}/api-keys", {"name": name, "scopes": list(scopes), "expires_in_days": days}
         )
 
     def keys(self) -> list[Json]:
         """Return one's API keys."""
-        items: list[Json] = self._object("GET", "/api-keys")["items"]
+        items: list[Json] = self._object("GET", f"{_AUTH}/api-keys")["items"]
         return items
 
     def delete_key(self, key_id: str) -> None:
@@ -58,14 +50,7 @@ class AccountClient:
 
     def users(self) -> list[Json]:
         """Return all accounts; the pages are followed."""
-        found: list[Json] = []
-        query: dict[str, object] = {"limit": 200}
-        while True:
-            answer = self._wire.request("GET", f"{_AUTH}/users", query=query).json()
-            found += answer["items"]
-            if not answer["next_cursor"]:
-                return found
-            query["cursor"] = answer["next_cursor"]
+        return self._items(f"{_AUTH}/users", _USERS_A_PAGE)
 
     def user(self, email: str) -> Json:
         """Return the account of an address; raise NotFound where it has none."""
@@ -76,26 +61,22 @@ class AccountClient:
 
     def create_user(self, email: str, role: str, password: str) -> Json:
         """Make an account."""
-        return self._object("POST", "/users", {"email": email, "role": role, "password": password})
+        return self._object("POST", f"{_AUTH}/users", {"email": email, "role": role, "password": password})
 
     def change_user(self, email: str, changes: Mapping[str, Any]) -> Json:
         """Change an account's role or activity, or switch its one-time codes off."""
-        return self._object("PATCH", f"/users/{self.user(email)['id']}", dict(changes))
+        return self._object("PATCH", f"{_AUTH}/users/{self.user(email)['id']}", dict(changes))
 
     def reset_token(self, email: str) -> Json:
         """Make a token that sets a new password."""
-        return self._object("POST", f"/users/{self.user(email)['id']}/reset-token")
+        return self._object("POST", f"{_AUTH}/users/{self.user(email)['id']}/reset-token")
 
     def rotate_signing_key(self, *, discard_present: bool) -> Json:
         """Sign access tokens with a new key."""
-        return self._object("POST", "/signing-keys", {"discard_present": discard_present})
+        return self._object("POST", f"{_AUTH}/signing-keys", {"discard_present": discard_present})
 
     def audit(self, event: str | None, limit: int) -> list[Json]:
         """Return the newest entries of the audit log."""
         query = {"event": event, "limit": limit}
         items: list[Json] = self._wire.request("GET", f"{ROOT}/system/audit", query=query).json()["items"]
         return items
-
-    def _object(self, method: str, path: str, body: object = None) -> Json:
-        answer: Json = self._wire.request(method, _AUTH + path, body=body).json()
-        return answer

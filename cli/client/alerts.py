@@ -2,37 +2,26 @@
 
 from __future__ import annotations
 
-from typing import Self
+from typing import Final
 
-from cli.client.api import ROOT, Json
-from cli.client.wire import Wire
+from cli.client.api import ROOT, Client, Json
+
+_ALERTS: Final = f"{ROOT}/system/alerts"
+#: The most that a page of the list has; the newest of them are shown.
+_A_PAGE: Final = 200
 
 
-class AlertClient:
+class AlertClient(Client):
     """Calls of the API about alerts."""
 
-    def __init__(self, wire: Wire) -> None:
-        self._wire = wire
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._wire.close()
-
     def alerts(self, *, acknowledged: bool) -> list[Json]:
-        """Return alerts, newest first; acknowledged ones as well where asked for."""
-        path = f"{ROOT}/system/alerts?limit=200&acknowledged={str(acknowledged).lower()}"
-        found: list[Json] = self._wire.request("GET", path).json()["items"]
-        return found
+        """Return the newest alerts; acknowledged ones as well where asked for."""
+        return self._items(_ALERTS, _A_PAGE, limit=_A_PAGE, acknowledged=str(acknowledged).lower())
 
     def acknowledge(self, alert_id: int) -> Json:
         """Close an alert."""
-        found: Json = self._wire.request("DELETE", f"{ROOT}/system/alerts/{alert_id}").json()
-        return found
+        return self._object("DELETE", f"{_ALERTS}/{alert_id}")
 
     def send(self, message: str, severity: str) -> Json:
         """Raise an alert by hand."""
-        body = {"message": message, "severity": severity}
-        found: Json = self._wire.request("POST", f"{ROOT}/system/alerts", body=body).json()
-        return found
+        return self._object("POST", _ALERTS, {"message": message, "severity": severity})
