@@ -257,6 +257,10 @@ def _command(state: State, data: Mapping[str, Any]) -> None:
     """Commands change the status by a `status` event; here they are only written down."""
 
 
+def _missed(state: State, data: Mapping[str, Any]) -> None:
+    """A bar that came too late changes nothing; here it is only written down."""
+
+
 def _wanted(state: State, data: Mapping[str, Any]) -> None:
     leg = state.legs[data["leg"]]
     leg.wanted = data["target"]
@@ -406,6 +410,7 @@ _EVOLVE: Final[dict[str, Callable[[State, Mapping[str, Any]], None]]] = {
     "bars": _bars,
     "rebased": _rebased,
     "command": _command,
+    "missed": _missed,
     "wanted": _wanted,
     "skipped": _skipped,
     "order": _order,

@@ -1,0 +1,239 @@
+"""Live bars, fake-verified against an Alpaca on loopback: collected once for all, traded as moments, none twice."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+from uuid import UUID, uuid4
+
+import pytest
+from prefect.logging import disable_run_logger
+from sqlalchemy import URL
+
+from gpt_trader.requests import DataRequest
+from gpt_trader.trading.certificate import certify
+from gpt_trader.trading.events import LedgerEvent
+from gpt_trader.trading.request import PaperTradeRequest
+from gpt_trader.validation import validated
+from storage.market_stream import channel_of_symbol, publishing
+from tasks import stores as composition
+from tasks.fetching import Fetching
+from tasks.ingest import sources
+from tasks.ingest_plan import Series
+from tasks.live_feed import Stream
+from tasks.sessions import sessions, strategies_of, trade, trading
+from tasks.stores import stores
+from tests.fakes.alpaca_server import KEY, SECRET, AlpacaServer, Session
+from tests.live_market import MINUTE, LiveMarket, minutes_ago
+from tests.waiting import eventually
+
+BTC, ETH = "BTC-USD", "ETH-USD"
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[AlpacaServer]:
+    with AlpacaServer().serving() as fake:
+        yield fake
+
+
+@pytest.fixture
+def alpaca(
+    server: AlpacaServer, database: URL, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[AlpacaServer]:
+    """The fake, as the source of a home of this test's own."""
+    server.reset()
+    monkeypatch.setenv("GPT_TRADER_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("GPT_TRADER_DATABASE_URL", database.render_as_string(hide_password=False))
+    monkeypatch.setenv("GPT_TRADER_SOURCE_URLS", json.dumps({"alpaca": server.url}))
+    monkeypatch.setenv("GPT_TRADER_CREDENTIAL_ALPACA_KEY", KEY)
+    monkeypatch.setenv("GPT_TRADER_CREDENTIAL_ALPACA_SECRET", SECRET)
+    monkeypatch.setattr(composition, "_stores", {})
+    with disable_run_logger():
+        yield server
+    stores().engine.dispose()
+
+
+@dataclass
+class Trading:
+    """A session under way in a thread, as a run has it."""
+
+    session_id: UUID
+    request: PaperTradeRequest
+    errors: list[BaseException] = field(default_factory=list)
+    thread: threading.Thread | None = None
+
+    def go_on(self) -> None:
+        """Trade it, or go on with it."""
+        self.thread = threading.Thread(target=self._run)
+        self.thread.start()
+
+    def _run(self) -> None:
+        try:
+            with disable_run_logger(), trading(sessions().get(self.session_id), f"run {uuid4()}") as running:
+                feed = Stream(running)
+                trade.fn(running, feed, None)
+                feed.end(running)
+        except BaseException as error:  # noqa: BLE001 - the test raises it
+            self.errors.append(error)
+
+    def traded(self, moment: datetime) -> bool:
+        if self.errors:
+            raise self.errors[0]
+        return (sessions().get(self.session_id).bar or "") >= text_of(moment)
+
+    def until(self, moment: datetime) -> None:
+        eventually(lambda: self.traded(moment), what=f"the moment {text_of(moment)}")
+
+    def ended(self) -> None:
+        assert self.thread is not None
+        self.thread.join(15)
+        if self.errors:
+            raise self.errors[0]
+        assert not self.thread.is_alive()
+
+    def stop(self) -> None:
+        sessions().command(self.session_id, "stop", "the test")
+        self.ended()
+
+    def events(self, kind: str) -> list[dict[str, Any]]:
+        return [each.data for each in sessions().events(self.session_id, types=(kind,), limit=10_000)]
+
+    def verdict(self) -> str:
+        rows = sessions().events(self.session_id, limit=100_000)
+        events = [LedgerEvent(each.type, each.data) for each in rows]
+        now = sessions().get(self.session_id)
+        found = certify(
+            self.request, strategies_of(self.request), WARM[self.session_id], events, now.ledger_hash
+        )
+        assert found.first_divergence is None, found.first_divergence
+        return found.verdict
+
+
+WARM: dict[UUID, dict[str, Any]] = {}
+
+
+def begun(*symbols: str, **terms: Any) -> Trading:
+    """Open a session on what the history has by now, and begin it."""
+    request = validated(
+        PaperTradeRequest,
+        {"symbol": list(symbols), "strategy": "ma_crossover", "params": {"fast": 2, "slow": 4}, "timeframe": "1m",
+         "source": "alpaca", "feed": "stream", "grace": 0.5, **terms},
+    )  # fmt: skip
+    ingested(*symbols)
+    session_id = uuid4()
+    warm = {symbol: stores().lake.bars(symbol, "1m") for symbol in symbols}
+    WARM[session_id] = warm
+    sessions().create(
+        session_id,
+        "local",
+        "paper_trade",
+        request.model_dump(mode="json"),
+        warm,
+        name="live",
+        capital="10000",
+    )
+    one = Trading(session_id, request)
+    one.go_on()
+    return one
+
+
+def ingested(*symbols: str) -> None:
+    request = DataRequest(symbols=symbols, source="alpaca", timeframes=("1m",))
+    commit = publishing(stores().lake, stores().events, lambda _symbol, _error: None)
+    fetching = Fetching(request, stores().lake, sources(request), commit=commit)
+    for outcome in fetching.run([Series(s, "1m", "alpaca") for s in symbols], lambda _done, _outcome: None):
+        assert outcome.error is None, outcome.error
+
+
+def text_of(moment: datetime) -> str:
+    return moment.astimezone(UTC).isoformat().replace("+00:00", "Z")
+
+
+def subscribed(alpaca: AlpacaServer, times: int = 1) -> None:
+    eventually(lambda: len(alpaca.heard) >= times, what=f"{times} subscriptions")
+
+
+def test_bars_of_the_stream_are_traded_and_none_is_lost_at_a_cut(alpaca: AlpacaServer) -> None:
+    market = LiveMarket(alpaca, [BTC, ETH], minutes_ago(120), history=20)
+    one = begun(BTC, ETH)
+    subscribed(alpaca)
+    for _ in range(8):
+        one.until(market.go())
+    alpaca.sessions.append(Session(handshake=503))
+    alpaca.cut()
+    lost = [market.go() for _ in range(3)]  # nobody listens: the stream never tells these again
+    subscribed(alpaca, 2)
+    one.until(market.go())
+    one.stop()
+    times = [each["time"] for each in one.events("bars")]
+    assert times == [text_of(market.begin + n * MINUTE) for n in range(20, 32)]
+    assert all(list(each["bars"]) == [BTC, ETH] for each in one.events("bars"))
+    assert {text_of(each) for each in lost} < set(times)
+    assert len(one.events("fill")) >= 4
+    assert one.verdict() == "equal"
+    told = stores().events.read(channel_of_symbol(BTC))
+    assert told[-1].data["bars"][-1]["time"] == times[-1]
+
+
+def test_a_late_symbol_is_waited_for_and_then_written_down_as_missed(alpaca: AlpacaServer) -> None:
+    market = LiveMarket(alpaca, [BTC, ETH], minutes_ago(120), history=20)
+    one = begun(BTC, ETH)
+    subscribed(alpaca)
+    one.until(market.go())
+    alone = market.go(BTC)
+    one.until(alone)
+    market.tell(ETH, alone)  # past the grace
+    one.until(market.go())
+    eventually(lambda: one.events("missed"), what="a missed bar")
+    one.stop()
+    alone_bars = next(each for each in one.events("bars") if each["time"] == text_of(alone))
+    assert list(alone_bars["bars"]) == [BTC]
+    assert [(each["symbol"], each["time"]) for each in one.events("missed")] == [(ETH, text_of(alone))]
+    assert one.verdict() == "equal"
+
+
+def test_sessions_share_one_connection_and_another_takes_it_over(alpaca: AlpacaServer) -> None:
+    market = LiveMarket(alpaca, [BTC, ETH], minutes_ago(120), history=20)
+    first = begun(BTC)
+    subscribed(alpaca)
+    second = begun(ETH)
+    subscribed(alpaca, 2)
+    assert [sorted(each["bars"]) for each in alpaca.heard] == [["BTC/USD"], ["BTC/USD", "ETH/USD"]]
+    together = market.go()
+    for one in (first, second):
+        one.until(together)
+    first.stop()
+    subscribed(alpaca, 3)
+    assert alpaca.heard[-1]["bars"] == ["ETH/USD"]
+    second.until(market.go())
+    second.stop()
+
+
+def test_a_session_ends_at_its_close(alpaca: AlpacaServer) -> None:
+    closes = datetime.now(UTC).replace(microsecond=0) + timedelta(seconds=4)
+    market = LiveMarket(alpaca, [BTC], closes - 23 * MINUTE - timedelta(seconds=1), history=20)
+    one = begun(BTC, until=closes.isoformat())
+    subscribed(alpaca)
+    last = [market.go() for _ in range(2)][-1]
+    one.until(last)
+    one.ended()
+    session = sessions().get(one.session_id)
+    assert (session.status, datetime.now(UTC) >= closes) == ("completed", True)
+    assert "its close has come" in session.reason
+    assert session.bar == text_of(last)
+    assert one.verdict() == "equal"
+
+
+def test_commands_are_obeyed_while_nothing_comes(alpaca: AlpacaServer) -> None:
+    LiveMarket(alpaca, [BTC], minutes_ago(120), history=20)
+    one = begun(BTC)
+    subscribed(alpaca)
+    sessions().command(one.session_id, "pause", "the test")
+    eventually(lambda: sessions().get(one.session_id).status == "paused", seconds=5, what="paused")
+    one.stop()
+    assert one.events("bars") == []
