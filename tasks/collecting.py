@@ -44,6 +44,8 @@ OVERDUE: Final = timedelta(seconds=10)
 OVERDUE_STANDBY: Final = timedelta(seconds=30)
 #: The history is asked for the same symbols so often at most.
 HEAL_SECONDS: Final = 20.0
+#: A connection that was asked for stands after so long, usually.
+SETTLE_SECONDS: Final = 2.0
 #: What has come live waits so long for the bars of a hole before it.
 HOLE_SECONDS: Final = 10.0
 #: The pause after a stream that ended with an error: doubled each time, from the first to the longest.
@@ -144,8 +146,10 @@ class Collector:
             if group not in self._streams:
                 self._streams[group] = asyncio.create_task(self._stream(group))
                 self._log.info("streaming %s bars of %s", self._what.timeframe, ", ".join(group)[:200])
-        for symbol in wanted:
-            self._healed.pop(symbol, None)
+        # What came between the last look into the history and the subscription is fetched once that stands.
+        self._healed |= dict.fromkeys(
+            wanted, asyncio.get_running_loop().time() - HEAL_SECONDS + SETTLE_SECONDS
+        )
 
     async def _stream(self, symbols: tuple[str, ...]) -> None:
         """Pass on what the stream gives; an adapter makes lost connections again, and gives up only for a reason."""

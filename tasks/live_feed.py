@@ -204,7 +204,7 @@ class Stream:
     def _miss(self, symbol: str, label: str) -> None:
         if (symbol, label) not in self._missed and not self._running.trader.state.over:
             self._missed.add((symbol, label))
-            self._running.trader.miss(symbol, label)
+            self._running.trader.missed(symbol, [label])
             get_run_logger().warning("the bar of %s at %s came too late: it is not traded", symbol, label)
 
     def _expects(self, symbol: str, label: np.datetime64) -> bool:

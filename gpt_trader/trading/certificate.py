@@ -114,7 +114,7 @@ def replay(
             trader.rebase(event.data["symbol"], event.data["factor"])
             broker.restore(ledger.state)
         elif event.type == "missed":
-            trader.miss(event.data["symbol"], event.data["time"])
+            trader.missed(event.data["symbol"], [event.data["time"]])
         elif event.type == "command":
             trader.command(event.data["command"], event.data["by"], flatten=event.data["flatten"])
         elif event.type == "status" and event.data["status"] == "finishing" and len(journal.events) <= number:

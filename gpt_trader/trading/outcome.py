@@ -118,8 +118,8 @@ def changes(events: Sequence[LedgerEvent]) -> list[Change]:
         elif event.type == "finished" or (event.type == "status" and data["status"] != "finishing"):
             found.append(Change(time, str(data["status"]), str(data["reason"]), place))
         elif event.type == "missed":
-            why = f"its bar of {data['time']} came after that moment had been traded: it is not traded"
-            found.append(Change(time, f"{data['symbol']} late", why, place))
+            why = "it came after a later bar had been traded"
+            found.append(Change(time, f"{data['symbol']}: the bar of {data['time']} is missed", why, place))
         elif event.type == "rebased":
             why = f"a split or a dividend: prices so far × {data['factor']:.6g}"
             found.append(Change(time, f"{data['symbol']} rescaled", why, place))

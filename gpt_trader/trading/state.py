@@ -253,12 +253,12 @@ def _rescaled(order: Order, factor: Decimal) -> Order:
     )
 
 
+def _missed(state: State, data: Mapping[str, Any]) -> None:
+    """A bar that came too late is only written down."""
+
+
 def _command(state: State, data: Mapping[str, Any]) -> None:
     """Commands change the status by a `status` event; here they are only written down."""
-
-
-def _missed(state: State, data: Mapping[str, Any]) -> None:
-    """A bar that came too late changes nothing; here it is only written down."""
 
 
 def _wanted(state: State, data: Mapping[str, Any]) -> None:
@@ -409,8 +409,8 @@ _EVOLVE: Final[dict[str, Callable[[State, Mapping[str, Any]], None]]] = {
     "opened": _opened,
     "bars": _bars,
     "rebased": _rebased,
-    "command": _command,
     "missed": _missed,
+    "command": _command,
     "wanted": _wanted,
     "skipped": _skipped,
     "order": _order,

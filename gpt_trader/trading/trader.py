@@ -71,14 +71,12 @@ class Trader:
         self._emit(LedgerEvent("rebased", {"symbol": symbol, "factor": factor}))
         self._commit()
 
-    def miss(self, symbol: str, time: str) -> None:
-        """Write down that a symbol's bar of a moment that has been traded came late: it is not traded.
-
-        Once a bar: the ledger refuses a second time.
-        """
+    def missed(self, symbol: str, times: Iterable[str]) -> None:
+        """Write down bars of a symbol that came after a later moment had been traded: they are not traded."""
         self._require_open()
-        data = {"symbol": symbol, "time": time, "at": self.state.time}
-        self._emit(LedgerEvent("missed", data, key=f"missed:{symbol}:{time}"))
+        for time in times:
+            data = {"symbol": symbol, "time": time, "after": self.state.time}
+            self._emit(LedgerEvent("missed", data, key=f"missed:{symbol}:{time}"))
         self._commit()
 
     def command(self, name: str, by: str, *, flatten: bool = False, key: str | None = None) -> None:

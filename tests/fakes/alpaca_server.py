@@ -218,7 +218,9 @@ class AlpacaServer:
             await _refuse(websocket, wrong)
             return
         await _send(websocket, [{"T": "success", "msg": "authenticated"}])
-        self.heard.append(await websocket.receive_json())
+        request = await websocket.receive_json()
+        said = len(self.said)
+        self.heard.append(request)
         if session.subscribe_error:
             await _refuse(websocket, session.subscribe_error)
             return
@@ -227,11 +229,11 @@ class AlpacaServer:
         for frame in session.frames:
             await _send(websocket, frame)
         if session.end == "hold":
-            await self._hold(websocket, bars)
+            await self._hold(websocket, bars, said)
 
-    async def _hold(self, websocket: WebSocket, symbols: list[str]) -> None:
-        """Pass on what is said from now on, until either side ends the connection."""
-        heard, cuts = len(self.said), self.cuts
+    async def _hold(self, websocket: WebSocket, symbols: list[str], heard: int) -> None:
+        """Pass on what is said behind the first so many, until either side ends the connection."""
+        cuts = self.cuts
         gone = asyncio.ensure_future(websocket.receive())
         try:
             while not gone.done() and cuts == self.cuts:
