@@ -37,6 +37,8 @@ from tasks.stores import stores
 _NAP_SECONDS: Final = 0.05
 #: How often silence is looked at.
 _SILENCE_SECONDS: Final = 5.0
+#: So many bars of a series are looked at when it has changed.
+_RECENT_BARS: Final = 2_000
 #: How long after its close a session waits for the last bars.
 LAST_BARS_SECONDS: Final = 30.0
 #: Before a new session so many bars, or days of them, are brought in where they are not stored: its warm-up.
@@ -145,6 +147,16 @@ class Stream:
         if not running.trader.state.over and self.closes is not None:
             running.trader.finish("completed", f"its close has come: {self.closes:%Y-%m-%d %H:%M} UTC")
 
+    def silence(self, now: datetime) -> Mapping[str, float]:
+        """Return for how long bars are overdue, in seconds, by symbol whose market has been open all the while."""
+        found = {}
+        for symbol in self._running.request.symbols:
+            begun = max(_utc(self._since), self._taken.get(symbol, _NEVER) + self._step)
+            waited = (_utc(now) - self._step - begun) / np.timedelta64(1, "s")
+            if waited > 0 and self._expects(symbol, begun) and self._expects(symbol, _utc(now) - self._step):
+                found[symbol] = float(waited)
+        return found
+
     def _collected(self) -> Collected:
         request = self._running.request
         source = source_of(request)
@@ -181,8 +193,13 @@ class Stream:
         for symbol in self._running.request.symbols:
             entry = entries.get((symbol, self._running.request.timeframe))
             if entry is not None and self._hashes.get(symbol) != entry.logical_hash:
+                whole = symbol not in self._hashes  # the first time; then what is new is among the newest
                 self._hashes[symbol] = entry.logical_hash
-                self._take(symbol, stores().lake.bars(symbol, self._running.request.timeframe))
+                named = (symbol, self._running.request.timeframe)
+                self._take(
+                    symbol,
+                    stores().lake.bars(*named) if whole else stores().lake.recent(*named, _RECENT_BARS),
+                )
         self._mark = mark
 
     def _take(self, symbol: str, bars: Bars) -> None:
@@ -190,7 +207,8 @@ class Stream:
         rebase(self._running, symbol, bars, seen)
         begin = self._begins.get(symbol)
         fresh = bars if begin is None else bars[np.searchsorted(bars.time, begin, "right") :]
-        known = np.isin(fresh.time, seen.time, assume_unique=True)
+        behind = seen.time[np.searchsorted(seen.time, fresh.time[0]) :] if len(fresh) else seen.time
+        known = np.isin(fresh.time, behind, assume_unique=True)
         if self.closes is not None:
             known |= fresh.time + self._step > _utc(self.closes)
         now = time.monotonic()
@@ -230,18 +248,8 @@ class Stream:
         """Raise an alert where bars of an open market do not come."""
         rules, session = stores().settings.alerts, self._running.session
         now = replace(session, bar=self._running.trader.state.time)
-        for alert in of_stream(now, rules, self._silence(datetime.now(UTC))):
+        for alert in of_stream(now, rules, self.silence(datetime.now(UTC))):
             stores().alerts.put(alert, rules.repeat_seconds)
-
-    def _silence(self, now: datetime) -> Mapping[str, float]:
-        """Return for how long bars are overdue, in seconds, by symbol whose market has been open all the while."""
-        found = {}
-        for symbol in self._running.request.symbols:
-            begun = max(_utc(self._since), self._taken.get(symbol, _NEVER) + self._step)
-            waited = (_utc(now) - self._step - begun) / np.timedelta64(1, "s")
-            if waited > 0 and self._expects(symbol, begun) and self._expects(symbol, _utc(now) - self._step):
-                found[symbol] = float(waited)
-        return found
 
 
 _NEVER: Final = np.datetime64(0, "us")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -13,8 +15,9 @@ from uuid import UUID, uuid4
 
 import pytest
 from prefect.logging import disable_run_logger
-from sqlalchemy import URL
+from sqlalchemy import URL, text
 
+from gpt_trader.errors import Refused
 from gpt_trader.requests import DataRequest
 from gpt_trader.trading.certificate import certify
 from gpt_trader.trading.events import LedgerEvent
@@ -25,9 +28,10 @@ from tasks import stores as composition
 from tasks.fetching import Fetching
 from tasks.ingest import sources
 from tasks.ingest_plan import Series
-from tasks.live_feed import Stream
-from tasks.sessions import sessions, strategies_of, trade, trading
+from tasks.live_feed import Stream, source_of
+from tasks.sessions import sessions, strategies_of, trading
 from tasks.stores import stores
+from tests.contracts.live_worker import run
 from tests.fakes.alpaca_server import KEY, SECRET, AlpacaServer, Session
 from tests.live_market import MINUTE, LiveMarket, minutes_ago
 from tests.waiting import eventually
@@ -74,10 +78,7 @@ class Trading:
 
     def _run(self) -> None:
         try:
-            with disable_run_logger(), trading(sessions().get(self.session_id), f"run {uuid4()}") as running:
-                feed = Stream(running)
-                trade.fn(running, feed, None)
-                feed.end(running)
+            run(self.session_id)
         except BaseException as error:  # noqa: BLE001 - the test raises it
             self.errors.append(error)
 
@@ -117,8 +118,8 @@ class Trading:
 WARM: dict[UUID, dict[str, Any]] = {}
 
 
-def begun(*symbols: str, warm: bool = True, **terms: Any) -> Trading:
-    """Open a session on what the history has by now, and begin it."""
+def begun(*symbols: str, warm: bool = True, here: bool = True, **terms: Any) -> Trading:
+    """Open a session on what the history has by now, and begin it (`here`: in a thread)."""
     request = validated(
         PaperTradeRequest,
         {"symbol": list(symbols), "strategy": "ma_crossover", "params": {"fast": 2, "slow": 4}, "timeframe": "1m",
@@ -138,7 +139,8 @@ def begun(*symbols: str, warm: bool = True, **terms: Any) -> Trading:
         capital="10000",
     )
     one = Trading(session_id, request)
-    one.go_on()
+    if here:
+        one.go_on()
     return one
 
 
@@ -216,9 +218,9 @@ def test_sessions_share_one_connection_and_another_takes_it_over(alpaca: AlpacaS
 
 def test_a_session_that_was_away_at_its_close_trades_up_to_it_and_ends(alpaca: AlpacaServer) -> None:
     """What was stored before its first day is its warm-up; the bar that ends after the close is not traded."""
-    market = LiveMarket(alpaca, [BTC], minutes_ago(120), history=20)
+    market = LiveMarket(alpaca, [BTC, ETH], minutes_ago(120), history=20)
     closes = market.begin + 19 * MINUTE + timedelta(seconds=30)
-    one = begun(BTC, until=closes.isoformat(), start=market.begin.date().isoformat(), warm=False)
+    one = begun(BTC, ETH, until=closes.isoformat(), start=market.begin.date().isoformat(), warm=False)
     one.ended()
     session = sessions().get(one.session_id)
     assert session.status == "completed"
@@ -236,3 +238,63 @@ def test_commands_are_obeyed_while_nothing_comes(alpaca: AlpacaServer) -> None:
     eventually(lambda: sessions().get(one.session_id).status == "paused", what="paused")
     one.stop()
     assert one.events("bars") == []
+
+
+def test_a_session_that_was_killed_catches_up_and_goes_on(alpaca: AlpacaServer) -> None:
+    market = LiveMarket(alpaca, [BTC, ETH], minutes_ago(120), history=20)
+    one = begun(BTC, ETH, here=False)
+    killed = subprocess.Popen(
+        [sys.executable, "-P", "-m", "tests.contracts.live_worker", str(one.session_id)]
+    )
+    try:
+        eventually(lambda: alpaca.heard or killed.poll() is not None, seconds=90, what="a subscription")
+        for _ in range(4):
+            one.until(market.go())
+    finally:
+        killed.kill()
+        killed.wait()
+    for _ in range(5):
+        market.go()
+    let_the_lease_run_out(one.session_id)
+    one.go_on()
+    subscribed(alpaca, 2)
+    one.until(market.go())
+    one.stop()
+    times = [each["time"] for each in one.events("bars")]
+    assert times == [text_of(market.begin + n * MINUTE) for n in range(20, 30)]
+    assert one.events("missed") == []
+    assert one.verdict() == "equal"
+
+
+def let_the_lease_run_out(session_id: UUID) -> None:
+    """Have the lease of a process that was killed be over by now (15 s, otherwise)."""
+    over = text("UPDATE sessions SET lease_until = clock_timestamp() - interval '1 s' WHERE session_id = :id")
+    with stores().engine.begin() as connection:
+        connection.execute(over, {"id": session_id})
+
+
+def test_a_stream_that_says_nothing_is_told(alpaca: AlpacaServer) -> None:
+    LiveMarket(alpaca, [BTC], minutes_ago(120), history=20)
+    one = begun(BTC, here=False)
+    with trading(sessions().get(one.session_id), f"run {uuid4()}") as running:
+        feed = Stream(running)
+        begun_at = datetime.now(UTC)
+        assert feed.silence(begun_at + timedelta(seconds=50)) == {}
+        silent = feed.silence(begun_at + timedelta(seconds=300))
+        assert silent[BTC] == pytest.approx(240, abs=5)
+
+
+@pytest.mark.parametrize(
+    ("terms", "says"),
+    [
+        ({"timeframe": "5m"}, "alpaca streams minute bars; allowed: 1m"),
+        ({"source": "sample"}, "has no live stream; allowed: alpaca, ccxt:VENUE"),
+    ],
+)
+def test_a_stream_that_there_is_not_is_refused(
+    alpaca: AlpacaServer, terms: dict[str, Any], says: str
+) -> None:
+    del alpaca
+    values = {"symbol": BTC, "timeframe": "1m", "source": "alpaca", "feed": "stream", **terms}
+    with pytest.raises(Refused, match=says):
+        source_of(validated(PaperTradeRequest, values))
