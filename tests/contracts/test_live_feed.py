@@ -6,7 +6,7 @@ import json
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -32,7 +32,9 @@ from tasks.live_feed import Stream, source_of
 from tasks.sessions import sessions, strategies_of, trading
 from tasks.stores import stores
 from tests.contracts.live_worker import run
+from tests.fakes import ccxt_server
 from tests.fakes.alpaca_server import KEY, SECRET, AlpacaServer, Session
+from tests.fakes.ccxt_server import SPOT, CcxtServer, frame, serving
 from tests.live_market import MINUTE, LiveMarket, minutes_ago
 from tests.waiting import eventually
 
@@ -46,20 +48,53 @@ def server() -> Iterator[AlpacaServer]:
 
 
 @pytest.fixture
-def alpaca(
-    server: AlpacaServer, database: URL, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[AlpacaServer]:
-    """The fake, as the source of a home of this test's own."""
-    server.reset()
+def venue() -> Iterator[CcxtServer]:
+    with serving() as fake:
+        yield fake
+
+
+@pytest.fixture
+def urls() -> dict[str, str]:
+    """Addresses of the sources of a test's home, by name."""
+    return {}
+
+
+@pytest.fixture
+def engine_home(
+    urls: dict[str, str], database: URL, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Callable[[str, str], None]]:
+    """A home of this test's own; what it gives sets a source's address there."""
     monkeypatch.setenv("GPT_TRADER_HOME", str(tmp_path / "home"))
     monkeypatch.setenv("GPT_TRADER_DATABASE_URL", database.render_as_string(hide_password=False))
-    monkeypatch.setenv("GPT_TRADER_SOURCE_URLS", json.dumps({"alpaca": server.url}))
     monkeypatch.setenv("GPT_TRADER_CREDENTIAL_ALPACA_KEY", KEY)
     monkeypatch.setenv("GPT_TRADER_CREDENTIAL_ALPACA_SECRET", SECRET)
     monkeypatch.setattr(composition, "_stores", {})
+
+    def asks(source: str, url: str) -> None:
+        urls[source] = url
+        monkeypatch.setenv("GPT_TRADER_SOURCE_URLS", json.dumps(urls))
+
     with disable_run_logger():
-        yield server
+        yield asks
     stores().engine.dispose()
+
+
+@pytest.fixture
+def alpaca(server: AlpacaServer, engine_home: Callable[[str, str], None]) -> AlpacaServer:
+    """The fake, as a source of a home of this test's own."""
+    server.reset()
+    engine_home("alpaca", server.url)
+    return server
+
+
+@pytest.fixture
+def binance(venue: CcxtServer, engine_home: Callable[[str, str], None]) -> CcxtServer:
+    """The same of ccxt's binance, with an hour of history."""
+    now = datetime.now(UTC)
+    for market in ("BTCUSDT", "ETHBTC"):
+        venue.trade(SPOT, market, now - timedelta(hours=1), now, "1m")
+    engine_home("ccxt:binance", venue.url)
+    return venue
 
 
 @dataclass
@@ -118,14 +153,16 @@ class Trading:
 WARM: dict[UUID, dict[str, Any]] = {}
 
 
-def begun(*symbols: str, warm: bool = True, here: bool = True, **terms: Any) -> Trading:
+def begun(
+    *symbols: str, source: str = "alpaca", warm: bool = True, here: bool = True, **terms: Any
+) -> Trading:
     """Open a session on what the history has by now, and begin it (`here`: in a thread)."""
     request = validated(
         PaperTradeRequest,
         {"symbol": list(symbols), "strategy": "ma_crossover", "params": {"fast": 2, "slow": 4}, "timeframe": "1m",
-         "source": "alpaca", "feed": "stream", "grace": 0.5, **terms},
+         "source": source, "feed": "stream", "grace": 0.5, **terms},
     )  # fmt: skip
-    ingested(*symbols)
+    ingested(source, *symbols)
     session_id = uuid4()
     known = {symbol: stores().lake.bars(symbol, "1m")[: None if warm else 0] for symbol in symbols}
     WARM[session_id] = known
@@ -144,11 +181,11 @@ def begun(*symbols: str, warm: bool = True, here: bool = True, **terms: Any) -> 
     return one
 
 
-def ingested(*symbols: str) -> None:
-    request = DataRequest(symbols=symbols, source="alpaca", timeframes=("1m",))
+def ingested(source: str, *symbols: str) -> None:
+    request = DataRequest(symbols=symbols, source=source, timeframes=("1m",))
     commit = publishing(stores().lake, stores().events, lambda _symbol, _error: None)
     fetching = Fetching(request, stores().lake, sources(request), commit=commit)
-    for outcome in fetching.run([Series(s, "1m", "alpaca") for s in symbols], lambda _done, _outcome: None):
+    for outcome in fetching.run([Series(s, "1m", source) for s in symbols], lambda _done, _outcome: None):
         assert outcome.error is None, outcome.error
 
 
@@ -180,6 +217,26 @@ def test_bars_of_the_stream_are_traded_and_none_is_lost_at_a_cut(alpaca: AlpacaS
     assert one.verdict() == "equal"
     told = stores().events.read(channel_of_symbol(BTC))
     assert told[-1].data["bars"][-1]["time"] == times[-1]
+
+
+@pytest.mark.slow  # ccxt loads every venue it knows
+def test_bars_of_a_ccxt_venue_are_traded_once_later_ones_have_begun(binance: CcxtServer) -> None:
+    first = datetime.now(UTC).replace(second=0, microsecond=0) + timedelta(hours=1)
+
+    def said(minute: int, market: str) -> dict[str, Any]:
+        at = int((first + minute * MINUTE).timestamp()) * 1000
+        return frame(market, "1m", ccxt_server.row(at, 100 + 7 * (minute % 4)))
+
+    frames = tuple(said(minute, market) for minute in range(13) for market in ("BTCUSDT", "ETHBTC"))
+    binance.sessions.append(ccxt_server.Session(frames=frames))
+    one = begun("BTC-USDT", "ETH-BTC", source="ccxt:binance")
+    one.until(first + 11 * MINUTE)
+    one.stop()
+    live = [each for each in one.events("bars") if each["time"] >= text_of(first)]
+    assert [each["time"] for each in live] == [text_of(first + n * MINUTE) for n in range(12)]
+    assert all(list(each["bars"]) == ["BTC-USDT", "ETH-BTC"] for each in live)
+    assert one.events("fill")
+    assert one.verdict() == "equal"
 
 
 def test_a_late_symbol_is_waited_for_and_then_written_down_as_missed(alpaca: AlpacaServer) -> None:
