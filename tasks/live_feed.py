@@ -14,10 +14,10 @@ import numpy as np
 from prefect import get_run_logger
 
 from gpt_trader.adapters.base import Source
+from gpt_trader.adapters.sources import streams
 from gpt_trader.alerts import of_stream
 from gpt_trader.bars import Bars
 from gpt_trader.calendars import Calendar, calendar
-from gpt_trader.errors import Problem, Refused
 from gpt_trader.instruments import TIMEFRAMES
 from gpt_trader.requests import DataRequest
 from gpt_trader.trading.closing import closes_at
@@ -51,12 +51,8 @@ def source_of(request: PaperTradeRequest) -> Source:
 
     Raises Refused where it has no stream of these symbols and this timeframe.
     """
-    name = request.source or stores().settings.default_source
+    name = streams(request.source or stores().settings.default_source)
     source = sources(DataRequest(symbols=request.symbols, source=name))(name)
-    if not source.live:
-        raise Refused.of(
-            Problem("source", name, "has no live stream", allowed="alpaca, ccxt:VENUE", nearest="alpaca")
-        )
     for group in source.stream_groups(request.symbols):
         source.stream(
             group, request.timeframe
