@@ -13,8 +13,8 @@ import httpx
 import pytest
 from pydantic import SecretStr, ValidationError
 
-from api.errors import ProblemDocument
 from api.app import create_app
+from api.errors import ProblemDocument
 from api.limits import ROUTES
 from api.streams.endpoint import ROUTE as HANDSHAKES
 from gpt_trader.settings import Home, Settings
