@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import itertools
 import os
 import shutil
@@ -112,3 +113,10 @@ def _clusters_of_root(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None
         ours = home.is_relative_to(tmp_path_factory.getbasetemp())
         if ours or (home.is_relative_to(tempfile.gettempdir()) and not home.exists()):
             shutil.rmtree(record.parent, ignore_errors=True)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _nothing_left_to_the_collector() -> Iterator[None]:
+    """What a module's tests leave open fails the last of them, and not whichever test runs when it is collected."""
+    yield
+    gc.collect()
