@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import gc
 import itertools
 import os
@@ -13,6 +14,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import httpx._transports.default as transports
 import psycopg
 import pytest
 import structlog
@@ -27,6 +29,9 @@ from storage.preparation import prepare
 from storage.unprivileged import STATE
 
 _numbers = itertools.count(1)
+
+# A client of httpx reads all certificates when it is made, 20 to 40 ms each time, and loopback needs none of them.
+transports.create_ssl_context = functools.cache(transports.create_ssl_context)
 
 # An API that runs within the tests logs through the standard library, where pytest collects it: stdout is a command's.
 structlog.configure(
