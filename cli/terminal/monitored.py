@@ -1,4 +1,4 @@
-"""What `monitor` shows: tables on a terminal, a line a change elsewhere."""
+"""What `monitor` shows of the engine: tables of runs, bars and events, and a line for each thing that happens."""
 
 from __future__ import annotations
 
@@ -13,16 +13,6 @@ if TYPE_CHECKING:
 Row = Mapping[str, Any]
 
 _BAR: Final = 12
-
-
-def tables(runs: Sequence[Row], bars: Sequence[Row], events: Sequence[Row]) -> list[RenderableType]:
-    """Return the tables of one moment; what is empty is left out."""
-    parts: list[RenderableType] = [run_table(runs) if runs else "no runs yet"]
-    if bars:
-        parts += ["", bar_table(bars)]
-    if events:
-        parts += ["", event_table(events)]
-    return parts
 
 
 def run_table(runs: Iterable[Row]) -> RenderableType:

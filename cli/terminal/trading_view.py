@@ -150,7 +150,7 @@ def session_table(sessions: Iterable[Row], selected: str | None, width: int) -> 
             name, justify="right" if numeric else "left", min_width=1, max_width=widths.get(name)
         )
     for each in sessions:
-        cells = {
+        cells: dict[str, RenderableType] = {
             "session": Text(("▶ " if each["session_id"] == selected else "  ") + str(each["name"])),
             "strategy": Text(", ".join(map(short_strategy, str(each["strategy"]).split(", ")))),
             "state": Text(str(each["state"]), style=_STATE.get(each["state"], "dim")),
