@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 COLUMNS: Final[Mapping[str, Mapping[str, str]]] = {
     "sessions": {
         "session_id": "session", "name": "name", "state": "state", "equity": "equity", "return": "return",
-        "bars": "bars", "fills": "fills", "bar": "last bar", "certificate": "certificate", "created_at": "begun",
+        "bars": "bars", "bar": "last bar", "certificate": "certificate",
     },
     "orders": {
         "number": "#", "after": "sent in", "leg": "leg", "symbol": "symbol", "purpose": "purpose", "type": "type",
@@ -54,7 +54,6 @@ def session_grid(sessions: Sequence[Mapping[str, Any]]) -> RenderableType:
             **each,
             "session_id": str(each["session_id"])[:length],
             "return": gained(each),
-            "created_at": (_time(each.get("created_at")) or "")[:16],
             "certificate": _verdict(each),
         }
         for each in sessions
