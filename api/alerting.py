@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from datetime import UTC, datetime
+from itertools import chain
 from typing import TYPE_CHECKING, Final
 
 import structlog
@@ -27,8 +28,6 @@ _log = structlog.get_logger("api")
 LOOK_SECONDS: Final = 5.0
 
 _KINDS: Final = {"info": "info", "warning": "warning", "error": "failure", "critical": "failure"}
-
-_MOST_SESSIONS: Final = 1_000
 
 
 class Alerting:
@@ -51,7 +50,7 @@ class Alerting:
     def look(self) -> None:
         """Raise what the sessions' silence says, then send what is due."""
         now, rules = datetime.now(UTC), self._settings.alerts
-        for session in self._sessions.list(ended=False, limit=_MOST_SESSIONS):
+        for session in chain.from_iterable(self._sessions.open_pages()):
             for alert in of_silence(session, rules, now):
                 self._alerts.put(alert, rules.repeat_seconds)
         if self._settings.alert_channels is None:

@@ -104,7 +104,7 @@ def of_silence(session: Watched, rules: AlertRules, now: datetime) -> Iterator[A
         age = now - datetime.fromisoformat(session.bar)
         if age > timedelta(days=rules.stale_days):
             days = age / timedelta(days=1)
-            message = f"its last bar is of {session.bar[:10]}, {days:.1f} days ago: bars or the daily run are missing"
+            message = f"its last bar is of {session.bar[:10]}, {days:,.0f} days ago: bars or the daily run are missing"
             yield _alert(
                 session, "stale_data", "warning", message, {"bar": session.bar, "days": round(days, 2)}
             )

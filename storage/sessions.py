@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from datetime import datetime, timedelta
 from typing import Any, Final
@@ -20,6 +20,9 @@ from storage.tables import LEDGER_EVENTS, SESSION_BARS, SESSION_COMMANDS, SESSIO
 
 #: How long a lease lasts without being renewed, by the database's clock.
 LEASE_SECONDS: Final = 15.0
+
+#: Open sessions that are read at a time where all of them are.
+OPEN_PAGE: Final = 200
 
 
 @dataclass(frozen=True)
@@ -177,6 +180,13 @@ class SessionStore:
             wanted = wanted.where(place < tuple_(*map(literal, before)))
         with self.engine.connect() as connection:
             return tuple(_session(row) for row in connection.execute(wanted))
+
+    def open_pages(self, owner: str | None = None) -> Iterator[tuple[Session, ...]]:
+        """Yield all open sessions of an owner (None: everybody's), newest first, a page at a time."""
+        place = None
+        while page := self.list(owner, ended=False, limit=OPEN_PAGE, before=place):
+            yield page
+            place = page[-1].created_at, page[-1].session_id
 
     def abandoned(self) -> tuple[Session, ...]:
         """Return the sessions that feed themselves (not by a schedule), have not ended, and whose lease has run out."""

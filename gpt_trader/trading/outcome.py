@@ -143,7 +143,7 @@ def explained(certificate: Certificate) -> list[str]:
         )
     else:
         said.append(
-            "A backtest over the same bars differs. A pause, a limit that was reached or a bound on volume is "
-            "nothing that a backtest knows: from there on the two go their own ways."
+            "A backtest over the same bars differs. A pause, a stop that closes everything, a limit that was "
+            "reached or a bound on volume is nothing that a backtest knows: from there on the two go their own ways."
         )
     return said

@@ -10,7 +10,14 @@ from uuid import UUID
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
 from gpt_trader.instruments import Symbol
-from gpt_trader.requests import BacktestRequest, ParamValue, Request, StrategyName, TradingRequest
+from gpt_trader.requests import (
+    BacktestRequest,
+    ParamValue,
+    Request,
+    StrategyName,
+    TradingRequest,
+    one_complaint,
+)
 
 MOST_LEGS: Final = 50
 
@@ -21,6 +28,13 @@ _OF_A_LEG: Final = ("strategy", "params")
 _ROUNDING: Final = 1e-9
 
 Fraction = Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)]
+
+_FASTEST: Final = 1e9
+
+Speed = Annotated[
+    Literal["max"] | Annotated[float, Field(gt=0, le=_FASTEST, allow_inf_nan=False)],
+    one_complaint("is no speed", allowed=f"max, or a number above 0, {_FASTEST:,.0f} at most", word="max"),
+]
 
 
 class Leg(BaseModel):
@@ -111,7 +125,7 @@ class PaperTradeRequest(TradingRequest):
         description="Stored bars of the range, at `speed`; or each new bar as `paper_daily` brings it, from `start` on "
         "(default: from the first that is not stored yet).",
     )
-    speed: Literal["max"] | Annotated[float, Field(gt=0, le=1e9, allow_inf_nan=False)] = Field(
+    speed: Speed = Field(
         default="max", description="Feed replay: so many times as fast as the market was, or max."
     )
 

@@ -259,6 +259,8 @@ def _look_at_portfolio(engine: Engine, session_id: str) -> None:
     whole = http.get("/portfolio").raise_for_status().json()
     (mine,) = [each for each in whole["sessions"] if each["session_id"] == session_id]
     (total,) = [each for each in whole["totals"] if each["currency"] == "USD"]
+    none = http.get("/portfolio", params={"limit": 0}).raise_for_status().json()
+    assert (none["sessions"], none["open_sessions"]) == ([], len(whole["sessions"]))
     assert Decimal(total["equity"]) >= Decimal(mine["equity"])
     positions = http.get("/portfolio/positions").raise_for_status().json()["items"]
     held = [each for each in positions if each["session_id"] == session_id]

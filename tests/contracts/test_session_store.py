@@ -27,9 +27,11 @@ from gpt_trader.trading.events import LedgerEvent
 from gpt_trader.trading.feed import moments
 from gpt_trader.trading.ledger import Ledger
 from gpt_trader.trading.trader import Trader
+from storage import sessions
 from storage.events import EventLog
 from storage.session_ledger import SessionJournal, load, save_snapshot
 from storage.session_stream import TRADES, Publisher, portfolio_channel, trades_channel
+from storage.session_views import SessionViews
 from storage.sessions import SessionStore
 from tests.trading_samples import opening, paper_broker, random_session, traded, warm_of
 from tests.waiting import eventually
@@ -255,6 +257,32 @@ def test_reading_while_a_writer_makes_snapshots_is_no_damage(store: SessionStore
     ended.set()
     reader.join()
     assert damages == []
+
+
+def test_all_open_sessions_are_read_however_many(
+    store: SessionStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    views, owner = SessionViews(store.engine), f"owner of {uuid4()}"
+    request = random_session(SEED)[0].model_dump(mode="json")
+    ids = [uuid4() for _ in range(7)]
+    for session_id in ids:
+        store.create(session_id, owner, "paper_trade", request, {}, name="one", capital="10000")
+    monkeypatch.setattr(sessions, "OPEN_PAGE", 3)
+    assert [each.session_id for each in views.open_sessions(owner)] == ids[::-1]
+    assert [UUID(each["session_id"]) for each in views.standings(owner)] == ids[::-1]
+
+
+def test_accounts_that_are_read_together_are_those_that_are_read_alone(store: SessionStore) -> None:
+    """With and without a snapshot, holding something or nothing, begun or not."""
+    views = SessionViews(store.engine)
+    ids = [created(store, seed) for seed in (SEED, 5, 6, 7)]
+    for session_id, seed, bars in zip(ids, (SEED, 5, 6), (3, 20, 30), strict=False):
+        taken(store, session_id, seed, bars=bars)
+    states = {each.session_id: state for each, state in views.accounts("somebody")}
+    assert [states[each] for each in ids if each in states] == [
+        views.account(each) for each in ids if each in states
+    ]
+    assert sum(each in states for each in ids) >= 2
 
 
 def test_commands_are_obeyed_once_each(store: SessionStore) -> None:
