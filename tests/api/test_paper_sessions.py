@@ -329,7 +329,11 @@ def test_nobody_sees_or_commands_another_owners_session(engine_api: Engine, tia:
     for named in (SESSIONS, "/paper-trade/certificates"):
         answer = engine_api.http.post(named, json={"session": str(session.session_id)}, headers=tia)
         problem(answer, 404, "not-found")
-    assert engine_api.http.get("/portfolio", headers=tia).json() == {"totals": [], "sessions": []}
+    assert engine_api.http.get("/portfolio", headers=tia).json() == {
+        "open_sessions": 0,
+        "totals": [],
+        "sessions": [],
+    }
     answer = engine_api.http.get(
         "/portfolio/trades", params={"session": str(session.session_id)}, headers=tia
     )
