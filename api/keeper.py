@@ -180,6 +180,8 @@ def _state(run: FlowRun) -> str:
 
 def _patience(session: Session) -> float:
     """Return how many seconds without a commit are no news: bars of a slow replay are far apart."""
+    if session.feed == "stream":  # nights are silent; of the others its feed tells (`stale_data`)
+        return float("inf")
     speed = session.request.get("speed", "max")
     bar = TIMEFRAMES.get(session.request.get("timeframe", ""), timedelta(0)).total_seconds()
     return SILENT.total_seconds() + (0.0 if speed == "max" else SILENT_BARS * bar / float(speed))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from decimal import Decimal
@@ -33,6 +33,12 @@ class AlertRules(BaseModel):
     )
     stale_days: float = Field(
         default=5, gt=0, description="A session by schedule whose last bar is older than so many days."
+    )
+    stale_seconds: float = Field(
+        default=180,
+        ge=1,
+        description="A session on a live stream that gets no bar for so long, and the length of one, while its market "
+        "is open.",
     )
     repeat_seconds: float = Field(
         default=300, ge=0, description="The same alert is not sent again within this time."
@@ -68,7 +74,7 @@ class Watched(Protocol):
 
     @property
     def feed(self) -> str:
-        """`schedule`, or it feeds itself."""
+        """`schedule`, or it feeds itself (`replay`, `stream`)."""
 
     @property
     def status(self) -> str:
@@ -108,6 +114,16 @@ def of_silence(session: Watched, rules: AlertRules, now: datetime) -> Iterator[A
             yield _alert(
                 session, "stale_data", "warning", message, {"bar": session.bar, "days": round(days, 2)}
             )
+
+
+def of_stream(session: Watched, rules: AlertRules, silent: Mapping[str, float]) -> Iterator[Alert]:
+    """Yield what the silence of a live stream says: symbols whose market is open, and for how many seconds."""
+    late = {symbol: seconds for symbol, seconds in silent.items() if seconds > rules.stale_seconds}
+    if late:
+        longest = max(late.values())
+        message = f"no bar of {', '.join(sorted(late))} for {longest:.0f} s, and the market is open: nothing is traded"
+        data = {"symbols": sorted(late), "silent_seconds": round(longest, 1), "bar": session.bar}
+        yield _alert(session, "stale_data", "warning", message, data)
 
 
 def of_standing(session: Watched, rules: AlertRules, standing: Standing) -> Iterator[Alert]:

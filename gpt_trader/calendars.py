@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING, Any, Final, Literal
+from zoneinfo import ZoneInfo
 
 import numpy as np
 from numpy.typing import NDArray
@@ -125,6 +126,31 @@ class Calendar:
     def last_day(self) -> date:
         """Last day that the schedule knows; of the future about a year."""
         found: date = self._all.day[-1].item()
+        return found
+
+    @property
+    def zone(self) -> ZoneInfo:
+        """The clock of the exchange."""
+        return ZoneInfo(str(self._schedule.tz))
+
+    @property
+    def never_closes(self) -> bool:
+        """Whether one session's close is the next one's open, every day."""
+        recent = self._all[-10:]
+        return bool((recent.close[:-1] == recent.open[1:]).all())
+
+    def next_close(self, after: datetime) -> datetime | None:
+        """Return the first regular close behind a time, UTC; None where the market never closes."""
+        moment = np.datetime64(after.astimezone(UTC).replace(tzinfo=None), "us")
+        place = int(np.searchsorted(self._all.close, moment, "right"))
+        if self.never_closes or place >= len(self._all):
+            return None
+        found: datetime = self._all.close[place].item()
+        return found.replace(tzinfo=UTC)
+
+    def is_open(self, time: Times) -> Flags:
+        """Return which of the times (n,), UTC, lie in a session (a break is none)."""
+        found: Flags = self._all.holding(time) >= 0
         return found
 
     def sessions(self, first: date, last: date) -> Sessions:

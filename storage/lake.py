@@ -97,15 +97,20 @@ class Lake:
 
     def newest_bars(self, symbol: str, timeframe: str, count: int) -> RawBars:
         """Return the newest `count` raw bars of a series, from as few files as hold them; errors as `bars`."""
+        return self._read(None, lambda manifest: self._newest(_entry(manifest, symbol, timeframe), count))
 
-        def read(manifest: Manifest) -> RawBars:
+    def recent(self, symbol: str, timeframe: str, count: int) -> Bars:
+        """Return the newest `count` bars of a series as `bars` shows them, from as few files as hold them."""
+
+        def read(manifest: Manifest) -> Bars:
             entry = _entry(manifest, symbol, timeframe)
-            rows = RawBars.empty()
-            for file in reversed(entry.files):
-                if len(rows) >= count:
-                    break
-                rows = RawBars.joined(self._files.read(entry, file), rows)
-            return rows[-count:]
+            return adjusted(
+                self._newest(entry, count),
+                manifest.instruments[entry.symbol],
+                timeframe,
+                actions=self._actions(manifest, entry.symbol),
+                logical_hash=entry.logical_hash,
+            )
 
         return self._read(None, read)
 
@@ -284,6 +289,14 @@ class Lake:
     def _actions(self, manifest: Manifest, symbol: str) -> CorporateActions | None:
         file = manifest.actions.get(symbol)
         return None if file is None else self._files.read_actions(symbol, file)
+
+    def _newest(self, entry: Entry, count: int) -> RawBars:
+        rows = RawBars.empty()
+        for file in reversed(entry.files):
+            if len(rows) >= count:
+                break
+            rows = RawBars.joined(self._files.read(entry, file), rows)
+        return rows[-count:]
 
     def _rows(self, entry: Entry) -> RawBars:
         rows = self._files.read(entry, entry.files[0])

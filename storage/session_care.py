@@ -80,6 +80,14 @@ class SessionCare:
             for row in rows
         )
 
+    def streaming(self) -> tuple[Session, ...]:
+        """Return open sessions on a live stream that somebody trades."""
+        with self._engine.connect() as connection:
+            rows = connection.execute(
+                select(*_COLUMNS).where(_OPEN, _TRADED, SESSIONS.c.feed == "stream")
+            ).all()
+        return tuple(Session(**row._mapping) for row in rows)
+
     def pinned_snapshots(self) -> set[str]:
         """Return every snapshot of the lake that an open session trades from."""
         wanted = select(SESSIONS.c.snapshot_id).distinct().where(_OPEN, SESSIONS.c.snapshot_id.is_not(None))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from typing import Final, Protocol
 
 import numpy as np
@@ -30,8 +30,8 @@ class Feed(Protocol):
 
     total: int
 
-    def moments(self) -> Iterator[Moment]:
-        """Yield them, oldest first."""
+    def moments(self) -> Generator[Moment | None]:
+        """Yield them, oldest first, and None a few times a second while the next one has not come."""
         ...
 
     def wait(self, moment: Moment) -> Iterator[None]:
@@ -61,7 +61,7 @@ class Replay:
         self._last = self._after
         self.total = len(np.unique(np.concatenate([bars.time for bars in series.values()])))
 
-    def moments(self) -> Iterator[Moment]:
+    def moments(self) -> Generator[Moment]:
         """Yield the moments behind what the session has seen."""
         return moments(self._series, self._after)
 
@@ -94,12 +94,12 @@ class Newest:
         for symbol in running.request.symbols:
             bars = lake.bars(symbol, timeframe)
             seen, _ = running.trader.ledger.history.bars(symbol)
-            _rebase(running, symbol, bars, seen)
+            rebase(running, symbol, bars, seen)
             series[symbol] = bars[np.searchsorted(bars.time, seen.time[-1], "right") :] if len(seen) else bars
         self._series, self._after = series, _seen(running)
         self.total = sum(1 for _ in self.moments())
 
-    def moments(self) -> Iterator[Moment]:
+    def moments(self) -> Generator[Moment]:
         """Yield what is new."""
         return moments(self._series, self._after)
 
@@ -117,7 +117,7 @@ def _seen(running: Running) -> np.datetime64 | None:
     return None if time is None else unstamp(time)
 
 
-def _rebase(running: Running, symbol: str, bars: Bars, seen: Bars) -> None:
+def rebase(running: Running, symbol: str, bars: Bars, seen: Bars) -> None:
     """Scale what a session knows of a symbol where the stored series has been scaled since."""
     if not len(seen):
         return

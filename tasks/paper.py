@@ -29,6 +29,7 @@ from storage.sessions import Session, ledger_event
 from tasks.artifacts import report_lines, run_artifact
 from tasks.bars import ensure_series, load_bars
 from tasks.feeds import Feed, Newest, Replay
+from tasks.live_feed import Stream, bring_warm_up
 from tasks.passing import whole
 from tasks.pins import pinned_snapshot
 from tasks.provenance import code_version, library_versions
@@ -52,7 +53,10 @@ def begin_session(run: CurrentRun, request: PaperTradeRequest) -> Session:
     except NotFound:
         pass
     strategies_of(request)
-    ensure_series(request.symbols, request)
+    if request.feed == "stream":
+        bring_warm_up(request)
+    else:
+        ensure_series(request.symbols, request)
     with pinned_snapshot(request) as pinned:
         warm = _warm(pinned)
         for leg in request.legs:
@@ -71,7 +75,7 @@ def own_session(run: CurrentRun, session_id: UUID) -> Session:
 def _warm(request: PaperTradeRequest) -> dict[str, Bars]:
     """Return the bars before the session by symbol: what its strategies are warmed up with."""
     legs = {leg.symbol: leg for leg in request.legs}
-    if request.feed == "schedule":
+    if request.feed != "replay":
         stored = {symbol: stores().lake.bars(symbol, request.timeframe) for symbol in request.symbols}
         return {
             symbol: bars[: bars.between(request.start, None)[0]] if request.start else bars
@@ -83,7 +87,12 @@ def _warm(request: PaperTradeRequest) -> dict[str, Bars]:
 
 def feed_of(running: Running) -> Feed:
     """Return what feeds a session."""
-    return Replay(running) if running.request.feed == "replay" else Newest(running)
+    feeds: dict[str, type[Replay | Newest | Stream]] = {
+        "replay": Replay,
+        "schedule": Newest,
+        "stream": Stream,
+    }
+    return feeds[running.request.feed](running)
 
 
 def events_of(session_id: UUID) -> list[LedgerEvent]:
@@ -156,7 +165,8 @@ def summary(told: Kept, certificate: Certificate) -> dict[str, Any]:
     session, request, found = told.session, told.request, told.record
     content = {
         "request": request.model_dump(
-            mode="json", exclude={"name", "speed", "session", *request.output_options}
+            mode="json",
+            exclude={"name", "speed", "until", "hours", "grace", "session", *request.output_options},
         ),
         "time": [str(at) for at in found.time],
         "equity": [repr(value) for value in found.equity.tolist()],

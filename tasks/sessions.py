@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
@@ -157,21 +157,24 @@ def trade(running: Running, feed: Feed, tell: Tell | None) -> int:
     """
     trader, done, told = running.trader, 0, 0.0
     running.obey(now=True)
-    for moment in feed.moments():
-        for _ in feed.wait(moment):
+    with closing(feed.moments()) as moments:
+        for moment in moments:
+            for _ in feed.wait(moment) if moment is not None else ():
+                running.obey()
+                if trader.state.over:
+                    break
             running.obey()
             if trader.state.over:
                 break
-        running.obey()
-        if trader.state.over:
-            break
-        trader.step(moment)
-        done += 1
-        if tell is not None and time.monotonic() - told >= TELL_SECONDS:
-            told = time.monotonic()
-            equity = f"{float(trader.state.equity):,.2f}"
-            tell("trade", trader.state.steps, feed.total, f"{moment.time[:16]}, equity {equity}")
-            watch(running)
+            if moment is None:
+                continue
+            trader.step(moment)
+            done += 1
+            if tell is not None and time.monotonic() - told >= TELL_SECONDS:
+                told = time.monotonic()
+                equity = f"{float(trader.state.equity):,.2f}"
+                tell("trade", trader.state.steps, feed.total, f"{moment.time[:16]}, equity {equity}")
+                watch(running)
     running.obey(now=True)
     watch(running)
     return done

@@ -30,6 +30,7 @@ from api.session_models import (
 )
 from gpt_trader.errors import NotFound
 from gpt_trader.trading.orders import plain
+from gpt_trader.trading.request import Feed
 from gpt_trader.trading.state import Status
 
 router = APIRouter(prefix=sessions.ROOT, tags=["paper-trade"])
@@ -50,7 +51,7 @@ async def list_sessions(
     state: Annotated[
         Status | Literal["open", "ended"] | None, Query(description="Only in this state; open: not ended.")
     ] = None,
-    feed: Annotated[Literal["replay", "schedule"] | None, Query(description="Only fed by this.")] = None,
+    feed: Annotated[Feed | None, Query(description="Only fed by this.")] = None,
     limit: Annotated[int, Query(ge=1, le=200)] = 50,
     cursor: Annotated[str | None, Query(max_length=200, description="A page's next_cursor.")] = None,
 ) -> Listing[SessionView]:

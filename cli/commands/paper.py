@@ -11,6 +11,8 @@ from cli.commands.session_options import (
     DailyLoss,
     Drawdown,
     Follow,
+    Grace,
+    Hours,
     Leg,
     Live,
     MaxExposure,
@@ -21,7 +23,10 @@ from cli.commands.session_options import (
     Replay,
     Speed,
     StrategyOfLegs,
+    Stream,
+    StreamOnly,
     Symbols,
+    Until,
     request_values,
 )
 from cli.commands.simulation_options import (
@@ -58,7 +63,11 @@ def start(
     param: Param = None,
     leg: Leg = None,
     replay: Replay = None,
+    stream: Stream = False,
     speed: Speed = None,
+    until: Until = None,
+    hours: Hours = None,
+    grace: Grace = None,
     start: Start = None,
     end: End = None,
     timeframe: Timeframe = None,
@@ -83,7 +92,8 @@ def start(
     """Start a paper session: strategies trade as they would live, with a simulated broker.
 
     A replay trades the stored bars of a range, and ends with a certificate that compares it with its backtest. With
-    --schedule the session stays open and trades each new bar when `paper step`, or its schedule, brings it.
+    --schedule the session stays open and trades each new bar when `paper step`, or its schedule, brings it; with --live
+    each as the source streams it, until the close.
 
     Example: gpt-trader paper start --replay --symbol AAPL --start 2012-01-03 --end 2012-12-31 --follow
     """
@@ -97,7 +107,11 @@ def run(
     param: Param = None,
     leg: Leg = None,
     replay: Replay = None,
+    stream: StreamOnly = False,
     speed: Speed = None,
+    until: Until = None,
+    hours: Hours = None,
+    grace: Grace = None,
     start: Start = None,
     end: End = None,
     timeframe: Timeframe = None,

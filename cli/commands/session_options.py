@@ -12,6 +12,7 @@ from cli.commands.simulation_options import COSTS, RUN
 _LEGS = "Legs"
 _FEED = "Feed"
 _RISK = "Limits"
+_STREAMED = "Trade each new bar as it comes over the live stream of --source, until the session's close."
 
 Symbols = Annotated[
     list[str] | None,
@@ -53,6 +54,39 @@ Replay = Annotated[
     typer.Option(
         "--replay/--schedule",
         help="Trade the stored bars of the range (default), or each new bar as the daily run brings it.",
+        rich_help_panel=_FEED,
+    ),
+]
+Stream = Annotated[
+    bool,
+    typer.Option(
+        "--live",
+        "--stream",
+        help=_STREAMED,
+        rich_help_panel=_FEED,
+    ),
+]
+StreamOnly = Annotated[bool, typer.Option("--stream", help=_STREAMED, rich_help_panel=_FEED)]
+Until = Annotated[
+    str | None,
+    typer.Option(
+        metavar="HH:MM|TIME",
+        help="Of a live stream: when it closes, on the exchange's clock, or a time with a zone (default: the "
+        "exchange's close; a market that never closes: when it is stopped).",
+        rich_help_panel=_FEED,
+    ),
+]
+Hours = Annotated[
+    str | None,
+    typer.Option(
+        metavar="N", help="Of a live stream: it closes so many hours after it began.", rich_help_panel=_FEED
+    ),
+]
+Grace = Annotated[
+    str | None,
+    typer.Option(
+        metavar="SECONDS",
+        help="Of a live stream: how long a moment waits for the bars of its other symbols (default: 5).",
         rich_help_panel=_FEED,
     ),
 ]
@@ -125,15 +159,27 @@ def request_values(given: dict[str, Any]) -> dict[str, Any]:
 
     risk = {name: given[name] for name in ("daily_loss", "drawdown")}
     risk |= {name: given[f"max_{name}"] for name in ("position", "exposure")}
-    replay, fields = given["replay"], (
+    fields = (
         "name", "start", "end", "timeframe", "direction", "source", "capital", "commission", "slippage", "size",
-        "stop_loss", "take_profit", "participation", "speed",
+        "stop_loss", "take_profit", "participation", "speed", "until", "hours", "grace",
     )  # fmt: skip
     return {
         **{name: given[name] for name in fields},
         "legs": legs_of(given["symbol"], given["strategy"], given["param"], given["leg"]),
         "snapshot": given["as_of"],
         "risk": {name: value for name, value in risk.items() if value is not None} or None,
-        "feed": None if replay is None else "replay" if replay else "schedule",
+        "feed": _feed(given["replay"], stream=given["stream"]),
         "report": False if given["no_report"] else None,
     }
+
+
+def _feed(replay: bool | None, *, stream: bool) -> str | None:
+    """Return the feed that the flags name; raise Refused for two."""
+    if not stream:
+        return None if replay is None else "replay" if replay else "schedule"
+    if replay is not None:
+        from gpt_trader.errors import Problem, Refused
+
+        other = "--replay" if replay else "--schedule"
+        raise Refused.of(Problem("stream", other, "is another feed than the live stream: give one of them"))
+    return "stream"

@@ -102,6 +102,10 @@ class Source(ABC):
         """Return the newest prices; raise Refused where the source has none, else errors as `pages`."""
         raise Refused.of(Problem("source", self.name, f"gives no quotes, so none of {symbol}"))
 
+    def stream_groups(self, symbols: Sequence[str]) -> list[tuple[str, ...]]:
+        """Return the symbols (each once) in groups that one `stream` serves: a vendor may have several."""
+        return [tuple(dict.fromkeys(symbols))]
+
     def stream(self, symbols: Sequence[str], timeframe: str) -> AsyncIterator[LiveBar]:
         """Yield bars as they are completed, until the iterator is closed; a lost connection is made again.
 

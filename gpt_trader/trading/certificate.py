@@ -1,10 +1,10 @@
 """Whether a session did what its inputs say: a replay of them, and a backtest over the same bars (D8).
 
-A replay feeds the recorded inputs (bars, commands, changes of scale) to a new session with a new simulated broker:
-each event it makes must be the recorded one. The backtest (`gpt_trader.trading.backtest`, and with one leg vectorbt's
-own) must have the same fills and, at each close, the same equity, to 1e-9. What a backtest has no words for (a pause,
-a limit of risk that was reached, an order filled in parts) makes it differ from there on; the certificate names all of
-that.
+A replay feeds the recorded inputs (bars, commands, changes of scale, bars that came too late) to a new session with a
+new simulated broker: each event it makes must be the recorded one. The backtest (`gpt_trader.trading.backtest`, and
+with one leg vectorbt's own) must have the same fills and, at each close, the same equity, to 1e-9. What a backtest has
+no words for (a pause, a limit of risk that was reached, an order filled in parts) makes it differ from there on; the
+certificate names all of that.
 """
 
 from __future__ import annotations
@@ -115,6 +115,8 @@ def replay(
         elif event.type == "rebased":
             trader.rebase(event.data["symbol"], event.data["factor"])
             broker.restore(ledger.state)
+        elif event.type == "missed":
+            trader.missed(event.data["symbol"], [event.data["time"]])
         elif event.type == "command":
             trader.command(event.data["command"], event.data["by"], flatten=event.data["flatten"])
         elif event.type == "status" and event.data["status"] == "finishing" and len(journal.events) <= number:

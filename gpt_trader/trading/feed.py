@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Mapping
 
 import numpy as np
 
@@ -10,7 +10,7 @@ from gpt_trader.bars import Bars
 from gpt_trader.trading.events import BarRow, Moment, stamp
 
 
-def moments(bars: Mapping[str, Bars], after: np.datetime64 | None = None) -> Iterator[Moment]:
+def moments(bars: Mapping[str, Bars], after: np.datetime64 | None = None) -> Generator[Moment]:
     """Yield the moments of these series, oldest first; only those behind a time."""
     series = {symbol: each for symbol, each in bars.items() if len(each)}
     if not series:

@@ -117,6 +117,9 @@ def changes(events: Sequence[LedgerEvent]) -> list[Change]:
             found.append(Change(time, f"asked to {data['command']}{how}", f"by {data['by']}", place))
         elif event.type == "finished" or (event.type == "status" and data["status"] != "finishing"):
             found.append(Change(time, str(data["status"]), str(data["reason"]), place))
+        elif event.type == "missed":
+            why = "it came after a later bar had been traded"
+            found.append(Change(time, f"{data['symbol']}: the bar of {data['time']} is missed", why, place))
         elif event.type == "rebased":
             why = f"a split or a dividend: prices so far × {data['factor']:.6g}"
             found.append(Change(time, f"{data['symbol']} rescaled", why, place))

@@ -7,7 +7,15 @@ from datetime import date
 from typing import Annotated, Any, Final, Literal, Self
 from uuid import UUID
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 from gpt_trader.instruments import Symbol
 from gpt_trader.requests import (
@@ -18,6 +26,7 @@ from gpt_trader.requests import (
     TradingRequest,
     one_complaint,
 )
+from gpt_trader.trading.closing import moment_text
 
 MOST_LEGS: Final = 50
 
@@ -26,6 +35,9 @@ _OF_A_LEG: Final = ("strategy", "params")
 
 #: Weights given as decimals add up to 1 but for this.
 _ROUNDING: Final = 1e-9
+
+#: What feeds a session.
+Feed = Literal["replay", "schedule", "stream"]
 
 Fraction = Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)]
 
@@ -120,13 +132,27 @@ class PaperTradeRequest(TradingRequest):
         description="Most of a bar's volume that the session trades of it: a larger order is filled in parts, bar by "
         "bar. Default: no bound, as in a backtest.",
     )
-    feed: Literal["replay", "schedule"] = Field(
+    feed: Feed = Field(
         default="replay",
-        description="Stored bars of the range, at `speed`; or each new bar as `paper_daily` brings it, from `start` on "
-        "(default: from the first that is not stored yet).",
+        description="Stored bars of the range, at `speed`; or new bars from `start` on (default: from the first that "
+        "is not stored yet): `schedule` as `paper_daily` brings them, `stream` as the source's live stream does.",
     )
     speed: Speed = Field(
         default="max", description="Feed replay: so many times as fast as the market was, or max."
+    )
+    until: Annotated[str, AfterValidator(moment_text)] | None = Field(
+        default=None,
+        max_length=40,
+        description="Feed stream: when it closes, HH:MM on the clock of the first symbol's exchange (UTC without one) "
+        "or a time with a zone. Default: the exchange's next close; where a market never closes, when it is stopped.",
+    )
+    hours: Annotated[float, Field(gt=0, le=24 * 366, allow_inf_nan=False)] | None = Field(
+        default=None, description="Feed stream: closes so many hours after it began."
+    )
+    grace: Annotated[float, Field(ge=0, le=600, allow_inf_nan=False)] = Field(
+        default=5.0,
+        description="Feed stream: seconds that a moment waits for its other symbols' bars; one that comes later is "
+        "recorded, and never traded.",
     )
 
     @model_validator(mode="before")
@@ -186,6 +212,12 @@ class PaperTradeRequest(TradingRequest):
             for name in ("speed", "snapshot", "end"):
                 if name in self.model_fields_set and getattr(self, name) not in (None, "max"):
                     raise ValueError(f"{name} is for feed replay, not {self.feed}")
+        if self.feed != "stream":
+            for name in ("until", "hours", "grace"):
+                if getattr(self, name) != type(self).model_fields[name].default:
+                    raise ValueError(f"{name} is for feed stream, not {self.feed}")
+        if self.until is not None and self.hours is not None:
+            raise ValueError("until and hours both say when it closes: give one of them")
         return self
 
     @property

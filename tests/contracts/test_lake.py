@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from gpt_trader.adapters.sample import SampleSource
+from gpt_trader.corporate_actions import CorporateActions
 from gpt_trader.errors import BadBars, CorruptLake, NotEnoughBars, NotFound, Refused, UnknownName
 from gpt_trader.instruments import Instrument
 from gpt_trader.raw_bars import RawBars
@@ -322,3 +323,17 @@ sys.exit("pandas was imported" if "pandas" in sys.modules else 0)
 
 def test_writing_and_reading_bars_never_imports_pandas(lake: Lake):
     assert ended(python(WRITE_AND_READ, lake.root)) == (0, "")
+
+
+def test_the_newest_bars_are_those_of_the_whole_series(lake: Lake):
+    """Adjusted as all of them are, whatever of the splits and dividends lies before them."""
+    raw = some_bars(400, start="2019-06-01")
+    raw = RawBars(raw.time, raw.open, raw.high, raw.low, raw.close, raw.volume, np.ones(400))
+    actions = CorporateActions.of({date(2019, 8, 5): 2.0, date(2020, 3, 2): 4.0}, {date(2020, 2, 3): 0.5})
+    lake.upsert(AAPL, "1d", raw, source="sample", actions=actions)
+    whole = lake.bars("AAPL")
+    for count in (1, 30, 150, 200, 399, 1_000):
+        recent = lake.recent("AAPL", "1d", count)
+        assert len(recent) == min(count, 400)
+        for name in ("time", "open", "high", "low", "close", "volume"):
+            np.testing.assert_array_equal(getattr(recent, name), getattr(whole, name)[-count:])

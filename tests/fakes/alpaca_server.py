@@ -85,9 +85,19 @@ class AlpacaServer:
         self.sessions: deque[Session] = deque()
         self.asked: list[tuple[str, dict[str, str]]] = []
         self.heard: list[dict[str, Any]] = []
+        self.said: list[Row] = []
+        self.cuts = 0
 
     def paths(self) -> list[str]:
         return [path for path, _ in self.asked]
+
+    def say(self, *messages: Row) -> None:
+        """Stream messages to whoever holds a connection and has subscribed to their symbol; others never get them."""
+        self.said += messages
+
+    def cut(self) -> None:
+        """Drop every connection that is held, without a word."""
+        self.cuts += 1
 
     def serving(self) -> contextlib.AbstractContextManager[AlpacaServer]:
         return _serving(self)
@@ -208,7 +218,9 @@ class AlpacaServer:
             await _refuse(websocket, wrong)
             return
         await _send(websocket, [{"T": "success", "msg": "authenticated"}])
-        self.heard.append(await websocket.receive_json())
+        request = await websocket.receive_json()
+        said = len(self.said)
+        self.heard.append(request)
         if session.subscribe_error:
             await _refuse(websocket, session.subscribe_error)
             return
@@ -217,7 +229,21 @@ class AlpacaServer:
         for frame in session.frames:
             await _send(websocket, frame)
         if session.end == "hold":
-            await websocket.receive()
+            await self._hold(websocket, bars, said)
+
+    async def _hold(self, websocket: WebSocket, symbols: list[str], heard: int) -> None:
+        """Pass on what is said behind the first so many, until either side ends the connection."""
+        cuts = self.cuts
+        gone = asyncio.ensure_future(websocket.receive())
+        try:
+            while not gone.done() and cuts == self.cuts:
+                news = [message for message in self.said[heard:] if message["S"] in symbols]
+                heard = len(self.said)
+                if news:
+                    await _send(websocket, news)
+                await asyncio.wait({gone}, timeout=0.01)
+        finally:
+            gone.cancel()
 
 
 def _json(content: object, status: int = 200) -> Response:

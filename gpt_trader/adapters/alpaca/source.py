@@ -158,6 +158,12 @@ class AlpacaSource(Source):
         found = {kind: self._latest(instrument, kind) for kind in ("quotes", "trades")}
         return newest(instrument.symbol, found["quotes"], found["trades"])
 
+    def stream_groups(self, symbols: Sequence[str]) -> list[tuple[str, ...]]:
+        """Return stocks and pairs apart: Alpaca has a stream of each."""
+        ours = tuple(dict.fromkeys(self._plausible(symbol) for symbol in symbols))
+        groups = (tuple(s for s in ours if assets.is_pair(s) is pairs) for pairs in (False, True))
+        return [group for group in groups if group]
+
     def stream(self, symbols: Sequence[str], timeframe: str) -> AsyncIterator[LiveBar]:
         """Yield 1m bars as they are completed, each once and every symbol's in order; errors as `Source.stream`.
 
