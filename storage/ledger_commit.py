@@ -20,6 +20,7 @@ from sqlalchemy.exc import DBAPIError
 from gpt_trader.trading.events import LedgerEvent, document
 from gpt_trader.trading.orders import plain
 from gpt_trader.trading.state import FINAL, State
+from storage.database import libpq_arguments
 from storage.sessions import LEASE_SECONDS, Lease
 
 #: Moves the session's row on, if its lease and its length are as the writer thinks, and appends the events: it inserts
@@ -55,14 +56,17 @@ class LedgerConnection:
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
-        self._held = engine.connect().execution_options(isolation_level="AUTOCOMMIT")
-        connection = self._held.connection.driver_connection
-        self._held.detach()  # not the pool's any more: what is prepared on it is nobody else's
-        assert isinstance(connection, psycopg.Connection)
-        self._connection = connection
-        self._held.exec_driver_sql("SET synchronous_commit = on")
-        self._held.exec_driver_sql("SET plan_cache_mode = force_generic_plan")
-        self._require(connection.pgconn.prepare(_NAME, _COMMIT.encode()))
+        try:
+            self._connection = psycopg.connect(**libpq_arguments(engine.url), autocommit=True)
+        except psycopg.Error as error:
+            raise self._told(error) from error
+        try:
+            self._connection.execute("SET synchronous_commit = on")
+            self._connection.execute("SET plan_cache_mode = force_generic_plan")
+            _require(self._connection.pgconn.prepare(_NAME, _COMMIT.encode()))
+        except psycopg.Error as error:
+            self.close()
+            raise self._told(error) from error
 
     def commit(self, lease: Lease, seq: int, events: Sequence[LedgerEvent], hash_: str, state: State) -> int:
         """Append events behind number `seq`, with what they have come to; return how many were: all or none."""
@@ -90,27 +94,28 @@ class LedgerConnection:
         try:
             connection.pgconn.send_query_prepared(_NAME, values, _FORMATS)
             (result,) = connection.wait(execute(connection.pgconn))  # a signal's handler interrupts it
+            _require(result)
         except psycopg.Error as error:
             raise self._told(error) from error
-        self._require(result)
         return result.command_tuples or 0
 
     def close(self) -> None:
         """Close it."""
-        self._held.close()
-
-    def _require(self, result: PGresult) -> None:
-        if result.status in _DONE:
-            return
-        code = result.error_field(DiagnosticField.SQLSTATE)
-        kind = psycopg.errors.lookup(code.decode()) if code else psycopg.OperationalError
-        raise self._told(kind(result.get_error_message()))
+        self._connection.close()
 
     def _told(self, error: psycopg.Error) -> Exception:
         """Return a driver's error as an engine would raise it; no value is in it."""
         return DBAPIError.instance(
             _COMMIT, None, error, psycopg.Error, hide_parameters=True, dialect=self._engine.dialect
         )
+
+
+def _require(result: PGresult) -> None:
+    """Raise what the server says, if it did not do what it was asked."""
+    if result.status not in _DONE:
+        code = result.error_field(DiagnosticField.SQLSTATE)
+        kind = psycopg.errors.lookup(code.decode()) if code else psycopg.OperationalError
+        raise kind(result.get_error_message())
 
 
 def _array(texts: Iterable[str | None]) -> bytes:
