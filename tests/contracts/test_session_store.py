@@ -28,6 +28,7 @@ from gpt_trader.trading.feed import moments
 from gpt_trader.trading.ledger import Ledger
 from gpt_trader.trading.trader import Trader
 from storage.events import EventLog
+from storage.session_care import SessionCare
 from storage.session_ledger import SessionJournal, load, save_snapshot
 from storage.session_stream import TRADES, Publisher, portfolio_channel, trades_channel
 from storage.sessions import SessionStore
@@ -175,9 +176,10 @@ def test_a_second_writer_is_refused_and_one_with_an_old_token_writes_nothing(sto
 def test_a_lease_that_ran_out_can_be_taken(store: SessionStore) -> None:
     session_id = created(store)
     store.lease(session_id, "run a", seconds=-1)
-    assert [each.session_id for each in store.abandoned()] == [session_id]
+    care = SessionCare(store.engine)
+    assert [each.session_id for each, _ in care.abandoned()] == [session_id]
     assert store.lease(session_id, "run b").holder == "run b"
-    assert store.abandoned() == ()
+    assert care.abandoned() == ()
     with pytest.raises(NotFound):
         store.lease(uuid4(), "run b")
 
