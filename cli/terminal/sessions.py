@@ -76,6 +76,7 @@ def session_view(session: Mapping[str, Any], held: Sequence[Row]) -> Iterable[Re
         "snapshot": session["snapshot_id"],
         "ledger": session["ledger_hash"],
         "certificate": _verdict(session),
+        "bars that came too late": (session.get("certificate") or {}).get("missed") or None,
     }
     yield pairs(readable(facts))
     if held:
@@ -134,6 +135,7 @@ def certified(found: Mapping[str, Any]) -> Iterable[RenderableType]:
             "certificate": found["verdict"],
             "its replay": against[found["replay_equal"]],
             "a backtest": against[found["backtest_equal"]],
+            "bars that came too late": _missed(found),
             "ledger": found["ledger_hash"],
             "covers": None
             if found.get("current", True)
@@ -162,6 +164,15 @@ def _rounded(name: str, value: object) -> object:
     if value is None or name not in _MONEY | _NUMBERS:
         return value
     return f"{float(str(value)):,.2f}" if name in _MONEY else shown(float(str(value)))
+
+
+def _missed(found: Mapping[str, Any]) -> str | None:
+    first = found.get("first_missed")
+    return (
+        None
+        if first is None
+        else f"{found['missed']}, the first {first['symbol']}'s of {_time(first['time'])}"
+    )
 
 
 def _verdict(session: Mapping[str, Any]) -> str | None:

@@ -3,6 +3,7 @@
     opened    the request, the capital, what each strategy was warmed up with          once, first
     bars      one bar of each symbol that has one at this time: an input, as it was seen
     rebased   a symbol's earlier prices were scaled (split, dividend): units go the other way, value stays
+    missed    a symbol's bar came after a later moment was traded: it is not traded, and strategies never see it
     command   somebody paused, resumed or stopped the session
     wanted    a leg's target changed at this bar's close
     skipped   an entry is left out, for want of money

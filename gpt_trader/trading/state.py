@@ -253,6 +253,10 @@ def _rescaled(order: Order, factor: Decimal) -> Order:
     )
 
 
+def _missed(state: State, data: Mapping[str, Any]) -> None:
+    """A bar that came too late is only written down."""
+
+
 def _command(state: State, data: Mapping[str, Any]) -> None:
     """Commands change the status by a `status` event; here they are only written down."""
 
@@ -405,6 +409,7 @@ _EVOLVE: Final[dict[str, Callable[[State, Mapping[str, Any]], None]]] = {
     "opened": _opened,
     "bars": _bars,
     "rebased": _rebased,
+    "missed": _missed,
     "command": _command,
     "wanted": _wanted,
     "skipped": _skipped,

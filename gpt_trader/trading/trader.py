@@ -71,6 +71,14 @@ class Trader:
         self._emit(LedgerEvent("rebased", {"symbol": symbol, "factor": factor}))
         self._commit()
 
+    def missed(self, symbol: str, times: Iterable[str]) -> None:
+        """Write down bars of a symbol that came after a later moment had been traded: they are not traded."""
+        self._require_open()
+        for time in times:
+            data = {"symbol": symbol, "time": time, "after": self.state.time}
+            self._emit(LedgerEvent("missed", data, key=f"missed:{symbol}:{time}"))
+        self._commit()
+
     def command(self, name: str, by: str, *, flatten: bool = False, key: str | None = None) -> None:
         """Pause, resume or stop; what contradicts the session's status changes nothing.
 

@@ -26,6 +26,7 @@ from gpt_trader.trading import backtest
 from gpt_trader.trading.certificate import replay
 from gpt_trader.trading.request import PaperTradeRequest
 from gpt_trader.validation import validated
+from storage.alerts import AlertStore
 from storage.database import engine_for
 from storage.lake import Lake
 from storage.session_ledger import load, warm_bars
@@ -304,7 +305,33 @@ def test_the_daily_run_trades_what_is_new_once_each(daily: Paper, figure: Figure
     assert "is traded by somebody else" in refused["message"]
     daily.store.release(held)
     assert daily.session(str(session_id)).steps == 5
-    figure(f"daily runs after a missed stretch: bars traded {len(times)} of 5, each once")
+    late = late_bar_is_missed(daily, session_id, series)
+    figure(
+        f"daily runs after a missed stretch: bars traded {len(times)} of 5, each once; a bar that came a day late: "
+        f"written down as missed {late} of 1, traded 0"
+    )
+
+
+def late_bar_is_missed(daily: Paper, session_id: UUID, series: Mapping[str, RawBars]) -> int:
+    """Bring a symbol's bar after the next moment was traded; return how often it is written down."""
+    daily.bring({symbol: series[symbol] for symbol in ("AAA", "BBB")}, 56, 57)
+    (one,) = a_day(daily, session_id)["summary"]["each"]
+    assert (one["bars"], one["missed"]) == (2, 0)
+    daily.bring({"CCC": series["CCC"]}, 56, 57)
+    daily.bring(series, 57, 58)
+    for bars in (1, 0):
+        (one,) = a_day(daily, session_id)["summary"]["each"]
+        assert (one["bars"], one["missed"], one["certificate"]) == (bars, 1, "equal")
+    events = daily.store.events(session_id, types=["missed"])
+    at = [f"{time}Z" for time in series["CCC"].time[56:57].astype("datetime64[s]").astype(str)]
+    assert [(e.data["symbol"], e.data["time"], e.data["after"]) for e in events] == [("CCC", at[0], at[0])]
+    certificate = daily.session(str(session_id)).certificate
+    assert certificate is not None
+    assert certificate["first_missed"]["symbol"] == "CCC"
+    told = [each for each in AlertStore(daily.database).list() if each.about == f"session:{session_id}"]
+    assert [(each.rule, each.count) for each in told if each.rule == "missed_bars"] == [("missed_bars", 1)]
+    daily.check_against_the_backtest(session_id)
+    return len(events)
 
 
 @pytest.mark.slow
