@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -42,6 +43,8 @@ CRASH_POINTS = (
     "ledger.before_commit",
     "ledger.after_commit",
 )
+#: In the thread that tells the streams, beside the one that trades.
+STREAM_CRASH_POINTS = ("events.before_commit", "events.before_announcement")
 SEED = 4
 
 
@@ -282,27 +285,6 @@ def test_commands_are_obeyed_once_each(store: SessionStore) -> None:
     journal.close()
 
 
-def told(engine: Engine) -> list[str]:
-    return [str(event.key) for event in EventLog(engine).read(trades_channel("somebody"), limit=10_000)]
-
-
-def test_streams_are_told_once_each_across_a_crash(store: SessionStore, database: URL) -> None:
-    session_id = created(store)
-    crashed = worker(database, session_id, "run", crash_at="session.after_send")
-    crashed.communicate(timeout=60)
-    assert crashed.returncode == KILLED
-    for _ in range(2):  # the second finds nothing to do
-        ended = answer(worker(database, session_id, "run"))
-    assert ended["hash"] == in_memory().hash
-    expected = [
-        f"{session_id}:{event.seq}" for event in store.events(session_id, types=sorted(TRADES), limit=10_000)
-    ]
-    assert told(store.engine) == expected
-    assert store.get(session_id).told == ended["seq"]
-    last = EventLog(store.engine).read(portfolio_channel("somebody"), limit=10_000)[-1]
-    assert last.data["equity"] == store.get(session_id).equity
-
-
 def test_a_publisher_whose_database_is_away_ends_when_it_is_closed(store: SessionStore) -> None:
     from sqlalchemy import create_engine
 
@@ -457,6 +439,42 @@ def test_a_crash_at_any_named_place_sends_once(
         crash_everywhere(store, nursery_of_sessions, order, seed)
         crashes += len(order)
     figure(f"{crashes} crashes at {len(CRASH_POINTS)} places: orders per intent ≤ 1, same ledger hash 2 / 2")
+
+
+def told(engine: Engine, session_id: UUID) -> list[str]:
+    events = EventLog(engine).read(trades_channel("somebody"), limit=10_000)
+    return [str(event.key) for event in events if event.data["session_id"] == str(session_id)]
+
+
+@pytest.mark.parametrize("crash_at", ["session.after_send", *STREAM_CRASH_POINTS])
+def test_streams_are_told_once_each_across_a_crash(
+    store: SessionStore, nursery_of_sessions: Nursery, crash_at: str
+) -> None:
+    """Row 7 for those who watch: the process dies before it has told, or when it has told and does not know it."""
+    session_id = created(store)
+    nursery_of_sessions.begin(session_id, SEED, crash_at)
+    assert nursery_of_sessions.said() == KILLED
+    for _ in range(2):  # the second finds nothing to do
+        nursery_of_sessions.begin(session_id, SEED)
+        assert nursery_of_sessions.said() == 0
+    row = store.get(session_id)
+    assert row.ledger_hash == in_memory().hash
+    events = store.events(session_id, types=sorted(TRADES), limit=10_000)
+    assert told(store.engine, session_id) == [f"{session_id}:{event.seq}" for event in events]
+    assert row.told == row.seq
+    last = EventLog(store.engine).read(portfolio_channel("somebody"), limit=10_000)[-1]
+    assert last.data["equity"] == row.equity
+
+
+def test_no_crash_point_of_a_session_is_left_out() -> None:
+    root = Path(__file__).parents[2]
+    files = [*(root / "gpt_trader" / "trading").glob("*.py"), *(root / "storage").glob("session*.py")]
+    named = {
+        name
+        for file in (*files, root / "storage" / "events.py")
+        for name in re.findall(r'crash_point\("([^"]+)"\)', file.read_text(encoding="utf-8"))
+    }
+    assert named == {*CRASH_POINTS, *STREAM_CRASH_POINTS}
 
 
 @pytest.mark.slow
