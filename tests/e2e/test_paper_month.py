@@ -212,9 +212,12 @@ def test_a_month_by_the_deployment_with_random_deaths_is_the_backtest(
                 continue
             run_id = month.day()
             how = "" if last else chance.choices(list(DEATHS), list(DEATHS.values()))[0]
-            deaths[how] += die(month, how, run_id, chance)
+            struck = die(month, how, run_id, chance)
             eventually(lambda r=run_id: month.ended(r), seconds=240, what=f"the end of day {day}'s run")
-            states[str(house.state(run_id))] += 1
+            ended = str(house.state(run_id))
+            states[ended] += 1
+            # What died with its run counts where the run was not done already.
+            deaths[how] += struck and (how not in ("run", "worker") or ended == "CRASHED")
             # A run that died while it held the session: the house goes on with it once the lease has run out.
             eventually(lambda: month.row.lease_until is None, seconds=240, what=f"day {day} without a holder")
         eventually(lambda: month.traded(DAYS[-1]), seconds=240, what="the last day")
