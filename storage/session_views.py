@@ -137,6 +137,14 @@ class SessionViews:
             rows = connection.execute(_CURVE, {"id": session_id, "after": after, "limit": limit}).all()
         return Curve(*([row[place] for row in rows] for place in range(4)))
 
+    def missed(self, session_id: UUID) -> set[tuple[str, str]]:
+        """Return symbol and time of every bar that is written down as having come too late."""
+        with self._engine.connect() as connection:
+            return {
+                (row.data["symbol"], row.data["time"])
+                for row in _rows(connection, session_id, ("missed",), 0)
+            }
+
     def last_closes(self, session_id: UUID, limit: int) -> Curve:
         """Return the last `limit` closes, oldest first."""
         with self._engine.connect() as connection:

@@ -188,13 +188,6 @@ class SessionStore:
             yield page
             place = page[-1].created_at, page[-1].session_id
 
-    def abandoned(self) -> tuple[Session, ...]:
-        """Return the sessions that feed themselves (not by a schedule), have not ended, and whose lease has run out."""
-        open_ = (SESSIONS.c.ended_at.is_(None), SESSIONS.c.feed != "schedule")
-        late = (SESSIONS.c.lease_until.is_not(None), SESSIONS.c.lease_until < func.clock_timestamp())
-        with self.engine.connect() as connection:
-            return tuple(_session(row) for row in connection.execute(_SESSION.where(*open_, *late)))
-
     def lease(self, session_id: UUID, holder: str, seconds: float = LEASE_SECONDS) -> Lease:
         """Take the session's lease under a new token; whoever held an older one writes no more.
 

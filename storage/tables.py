@@ -280,6 +280,19 @@ SESSION_COMMANDS: Final = Table(
     Index("session_commands_session_idx", "session_id", "id"),
 )
 
+#: One row a session that was found abandoned: what was done about it while its ledger had `seq` events.
+SESSION_CASES: Final = Table(
+    "session_cases",
+    METADATA,
+    Column("session_id", Uuid, ForeignKey("sessions.session_id", ondelete="CASCADE"), primary_key=True),
+    Column("seq", BigInteger, nullable=False),
+    Column("run_id", Uuid),  # started last to go on with it
+    Column("deaths", Integer, nullable=False, server_default=text("0")),  # of such runs, one after the other
+    Column("not_before", DateTime(timezone=True)),  # for the next run
+    Column("left_at", BigInteger),  # the lease's token at which it was left; null: it is not
+    Column("left_because", Text),  # dead, cancelled
+)
+
 #: One row an alert. Until it is acknowledged, what is the same (owner, rule, about) is counted in it.
 ALERTS: Final = Table(
     "alerts",

@@ -136,6 +136,7 @@ def session_view(session: Mapping[str, Any], held: Sequence[Row]) -> Iterable[Re
         "snapshot": session["snapshot_id"],
         "ledger": session["ledger_hash"],
         "certificate": _verdict(session, hint=True),
+        "bars that came too late": (session.get("certificate") or {}).get("missed") or None,
     }
     yield pairs({name: value if name == "profit" else _rounded(name, value) for name, value in facts.items()})
     if held:
@@ -194,6 +195,7 @@ def certified(found: Mapping[str, Any]) -> Iterable[RenderableType]:
             "certificate": found["verdict"],
             "its replay": against[found["replay_equal"]],
             "a backtest": against[found["backtest_equal"]],
+            "bars that came too late": _missed(found),
             "ledger": found["ledger_hash"],
             "covers": None
             if found.get("current", True)
@@ -244,6 +246,15 @@ def two_digits(amount: float) -> str:
 def _pace(request: Mapping[str, Any]) -> str:
     speed = request.get("speed", "max")
     return "" if speed == "max" else f", {speed:,.6g} times as fast as the market"
+
+
+def _missed(found: Mapping[str, Any]) -> str | None:
+    first = found.get("first_missed")
+    return (
+        None
+        if first is None
+        else f"{found['missed']}, the first {first['symbol']}'s of {_time(first['time'])}"
+    )
 
 
 def _verdict(session: Mapping[str, Any], *, hint: bool = False) -> str | None:

@@ -4,7 +4,7 @@ A replay feeds the recorded inputs (bars, commands, changes of scale, bars that 
 new simulated broker: each event it makes must be the recorded one. The backtest (`gpt_trader.trading.backtest`, and
 with one leg vectorbt's own) must have the same fills and, at each close, the same equity, to 1e-9. What a backtest has
 no words for (a pause, a limit of risk that was reached, an order filled in parts) makes it differ from there on; the
-certificate names all of that.
+certificate names all of that. Bars that came too late to be traded are in neither: the certificate counts them.
 """
 
 from __future__ import annotations
@@ -50,8 +50,20 @@ class Divergence:
 
 
 @dataclass(frozen=True)
+class MissedBar:
+    """A bar that came after a later one (of `after`) had been traded, and so was not."""
+
+    symbol: str
+    time: str
+    after: str
+
+
+@dataclass(frozen=True)
 class Certificate:
-    """What a session's ledger proves. `backtest_equal` is None where there is nothing to compare yet."""
+    """What a session's ledger proves. `backtest_equal` is None where there is nothing to compare yet.
+
+    `missed` counts the bars that came too late to be traded: neither the session nor its backtest has them.
+    """
 
     verdict: Literal["equal", "diverged"]
     replay_equal: bool
@@ -60,6 +72,8 @@ class Certificate:
     bars: int
     fills: int
     first_divergence: Divergence | None
+    missed: int = 0
+    first_missed: MissedBar | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """Return it JSON-ready."""
@@ -88,9 +102,17 @@ def certify(
         other = _backtested(request, strategies, seen, events)
         backtest_equal = other is None
         differs = differs or other
-    equal = replay_equal and backtest_equal is not False
+    missed = [MissedBar(**event.data) for event in events if event.type == "missed"]
     return Certificate(
-        "equal" if equal else "diverged", replay_equal, backtest_equal, ledger_hash, steps, fills, differs
+        "equal" if replay_equal and backtest_equal is not False else "diverged",
+        replay_equal,
+        backtest_equal,
+        ledger_hash,
+        steps,
+        fills,
+        differs,
+        len(missed),
+        missed[0] if missed else None,
     )
 
 

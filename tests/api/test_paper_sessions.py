@@ -140,6 +140,7 @@ def test_a_killed_session_goes_on_by_itself_and_a_client_sees_each_fill_once(
         "events": after["events"],
         "bars": after["bars"],
         "grown": False,
+        "missed": 0,
     }
     assert before["fills"] < after["fills"]
     got = [message["data"] for _, message in watcher.of("trades.live", session_id, "fill")]

@@ -14,9 +14,10 @@ from gpt_trader.bars import Bars
 from gpt_trader.simulation import kernel
 from gpt_trader.strategies.base import Strategy
 from gpt_trader.trading import backtest
-from gpt_trader.trading.certificate import Certificate, certify
-from gpt_trader.trading.events import GENESIS, LedgerEvent, chained
+from gpt_trader.trading.certificate import Certificate, MissedBar, certify
+from gpt_trader.trading.events import GENESIS, LedgerEvent, chained, unstamp
 from gpt_trader.trading.feed import moments
+from gpt_trader.trading.outcome import explained
 from gpt_trader.trading.request import PaperTradeRequest
 from tests.trading_samples import Given, Session, flat, random_session, scaled, traded, walk, warm_of
 
@@ -50,6 +51,20 @@ def the_session() -> tuple[PaperTradeRequest, list[Strategy], dict[str, Bars], l
 
 def with_data(event: LedgerEvent, **changed: Any) -> LedgerEvent:
     return replace(event, data={**event.data, **changed})
+
+
+def test_bars_that_came_too_late_are_counted_and_make_no_difference() -> None:
+    request, strategies, bars = random_session(SEED)
+    session = traded(request, strategies, {name: series[:-1] for name, series in bars.items()})
+    (symbol, *_), after = bars, session.trader.state.time
+    session.trader.missed(symbol, ["2010-01-02T00:00:00Z", "2010-01-03T00:00:00Z"])
+    session.feed(moments(bars, unstamp(str(after))))
+    found = certified(request, strategies, bars, session.events, session.trader.ledger.hash)
+    assert (found.verdict, found.missed) == ("equal", 2)
+    assert found.first_missed == MissedBar(symbol, "2010-01-02T00:00:00Z", str(after))
+    assert any("2 bars came after later ones had been traded" in each for each in explained(found))
+    changed = [event for event in session.events if event.type != "missed"]
+    assert certified(request, strategies, bars, changed).missed == 0
 
 
 def test_any_session_that_nothing_happened_to_is_equal() -> None:
