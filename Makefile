@@ -10,8 +10,8 @@ setup: .venv/requirements-dev.lock
 test: setup ## the default suite
 	$(bin)/python -P -m pytest -m "not slow" -n 3 --dist loadfile
 
-test-all: setup ## with the long campaigns
-	$(bin)/python -P -m pytest
+test-all: setup ## with the long campaigns, and all examples of each property
+	TEST_EXAMPLES=all $(bin)/python -P -m pytest
 
 check: setup ## format, lint, strict types, import contracts, locks
 	$(bin)/ruff format --check .

@@ -1,4 +1,4 @@
-"""Looks after trading sessions from outside of the processes that trade them, and sends alerts.
+"""Sends alerts, whoever raised them.
 
 Every API process does it; alerts are locked while they are sent, so that each is sent once. What cannot be sent stays
 due and is tried again. A channel's URL holds its secret: it is never told.
@@ -7,35 +7,32 @@ due and is tried again. A channel's URL holds its secret: it is never told.
 from __future__ import annotations
 
 import asyncio
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
 
 import structlog
 from sqlalchemy.exc import InterfaceError, OperationalError
+from sqlalchemy.exc import TimeoutError as NoConnection
 
-from gpt_trader.alerts import SEVERITIES, of_silence
+from gpt_trader.alerts import SEVERITIES
 from gpt_trader.settings import Settings
 from storage.alerts import AlertStore, StoredAlert
-from storage.sessions import SessionStore
 
 if TYPE_CHECKING:
     from apprise import Apprise
 
 _log = structlog.get_logger("api")
 
-#: How often sessions and alerts are looked at.
+#: How often it is looked what is due.
 LOOK_SECONDS: Final = 5.0
 
 _KINDS: Final = {"info": "info", "warning": "warning", "error": "failure", "critical": "failure"}
-
-_MOST_SESSIONS: Final = 1_000
 
 
 class Alerting:
     """The loop of one API process."""
 
-    def __init__(self, settings: Settings, alerts: AlertStore, sessions: SessionStore) -> None:
-        self._settings, self._alerts, self._sessions = settings, alerts, sessions
+    def __init__(self, settings: Settings, alerts: AlertStore) -> None:
+        self._settings, self._alerts = settings, alerts
         self._channels: Apprise | None = None
         self._sent = SEVERITIES[SEVERITIES.index(settings.alert_severity) :]
 
@@ -44,16 +41,12 @@ class Alerting:
         while True:
             try:
                 await asyncio.to_thread(self.look)
-            except (OperationalError, InterfaceError) as error:
+            except (OperationalError, InterfaceError, NoConnection) as error:
                 _log.warning("alerts wait: the database does not answer", error=type(error).__name__)
             await asyncio.sleep(LOOK_SECONDS)
 
     def look(self) -> None:
-        """Raise what the sessions' silence says, then send what is due."""
-        now, rules = datetime.now(UTC), self._settings.alerts
-        for session in self._sessions.list(ended=False, limit=_MOST_SESSIONS):
-            for alert in of_silence(session, rules, now):
-                self._alerts.put(alert, rules.repeat_seconds)
+        """Send what is due."""
         if self._settings.alert_channels is None:
             return
         with self._alerts.due(self._sent) as sending:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from functools import partial
 from importlib.metadata import version
 from typing import Final
 
+import structlog
 from fastapi import FastAPI
 from sqlalchemy import Engine
 from starlette.middleware import Middleware
@@ -19,6 +21,7 @@ from api import docs, errors
 from api.accounts.accounts import open_accounts
 from api.alerting import Alerting
 from api.context import Context
+from api.deadman import Deadman
 from api.front import Front
 from api.keeper import Keeper
 from api.kept_answers import KeptAnswers
@@ -71,8 +74,11 @@ from storage.events import EventLog
 from storage.lake import Lake
 from storage.runs import RunStore
 from storage.session_care import SessionCare
+from storage.session_cases import SessionCases
 from storage.session_views import SessionViews
 from storage.sessions import SessionStore
+
+_log = structlog.get_logger("api")
 
 DESCRIPTION: Final = """Workflow-orchestrated trading research.
 
@@ -119,6 +125,7 @@ def create_app(
         ],
     )
     app.state.closing = asyncio.Event()
+    app.state.died = False
     for router in (
         system.router,
         streams_routes.router,
@@ -185,8 +192,10 @@ def _lifespan(
         kept = RunStore(engine, home)
         session_runs = SessionRuns(launcher, kept, run_states)
         sessions = Sessions(SessionStore(engine), SessionViews(engine), SessionCare(engine), session_runs)
-        keeper = Keeper(sessions.store, sessions.care, session_runs, prefect, EventLog(engine))
-        alerting = Alerting(settings, alerts, sessions.store)
+        cases = SessionCases(engine)
+        deadman = Deadman(settings.alerts, sessions.care, cases, alerts, EventLog(engine))
+        keeper = Keeper(sessions.care, cases, session_runs, prefect, deadman)
+        alerting = Alerting(settings, alerts)
         async with AsyncExitStack() as stack:
             stack.callback(engine.dispose)
             # A task that was cancelled leaves its thread with a connection in hand: it is waited for first.
@@ -226,7 +235,9 @@ def _lifespan(
                 keeper.run(),
                 alerting.run(),
             ):
-                stack.push_async_callback(_ended, asyncio.create_task(work))
+                task = asyncio.create_task(work)
+                task.add_done_callback(partial(_end_with, app))
+                stack.push_async_callback(_ended, task)
             yield
 
     return lifespan
@@ -238,6 +249,16 @@ def _database(settings: Settings, home: Home) -> Engine:
     engine = database.engine_of_its_own(database.app_url(settings, home))
     database.migrate(engine)
     return engine
+
+
+def _end_with(app: FastAPI, task: asyncio.Task[None]) -> None:
+    """Have the API end where a part of it that looks after others has died: its supervisor starts another.
+
+    An API that answers and watches nothing would hide what it is there to see.
+    """
+    if not task.cancelled() and (error := task.exception()) is not None:
+        _log.critical("a part of the API has died, and the API ends", exc_info=error)
+        app.state.died = True
 
 
 async def _ended(task: asyncio.Task[None]) -> None:

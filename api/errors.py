@@ -242,20 +242,26 @@ def install(app: FastAPI) -> None:
 
 
 def declared(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """Return OpenAPI's `responses` for these statuses, each the problem document."""
-    return {status: _declaration(status) for status in sorted({*statuses, 429})}  # every route has a limit
+    """Return OpenAPI's `responses` for these statuses and those of every route, each the problem document."""
+    return {status: _declaration(status) for status in sorted({*statuses, *_EVERYWHERE})}
 
+
+#: What stands before every route answers: foreign pages and hosts, what drips in, limits, huge heads.
+_EVERYWHERE: Final = (403, 408, 421, 429, 431)
 
 _MEANING: Final[dict[int, str]] = {
     400: "Malformed request",
     401: "Credentials missing or wrong",
-    403: "The credential lacks the scope",
+    403: "The credential lacks the scope, or the page's `Origin` is not one of the engine's",
     404: "Not found, or another owner's",
     406: "No such representation",
+    408: "The request did not arrive in time; the connection is closed",
     409: "Conflict with what stands already",
     413: "Body over 1 MiB",
+    421: "Another engine's `Host`",
     422: "Refused input; `errors` names each field",
     429: "Too much at once; try again later",
+    431: "A head of more than 32 KiB; the connection is closed",
     500: "Unexpected failure; the log has it under the request id",
     502: "The source of the data does not answer",
     503: "A part of the engine does not answer",

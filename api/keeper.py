@@ -1,35 +1,33 @@
-"""Looks after sessions: what nobody trades any more is gone on with, what cannot go on or says nothing is told.
+"""Looks after sessions: what nobody trades any more is gone on with; what cannot go on, or hangs, is told (`Deadman`).
 
 It lives in the API because runs are started here, with keys that make two keepers one, and because it shares no fate
 with the worker, whose death is what most often leaves sessions behind.
 
 A session is abandoned once its lease has run out: its run's process was killed, or failed. A run that goes on with it
 is started for its owner, after a pause that doubles while the ledger does not grow; after `MOST_DEATHS` runs without
-progress it is left, and told (`session.dead`). One whose run was cancelled is left as well: somebody wanted that.
+progress it is left: it is dead. One whose run was cancelled is left as well: somebody wanted that. What was done is
+kept (`storage.session_cases`), so that a keeper that begins anew goes on where the last one was.
 """
 
 from __future__ import annotations
 
 import asyncio
-import time
-from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any, Final
+from typing import Final
 from uuid import UUID
 
 import structlog
 from sqlalchemy.exc import InterfaceError, OperationalError
+from sqlalchemy.exc import TimeoutError as NoConnection
 
+from api.deadman import Deadman
 from api.prefect_server import FlowRun, PrefectServer
 from api.session_runs import SessionRuns
 from gpt_trader.errors import GptTraderError, NotFound
-from gpt_trader.instruments import TIMEFRAMES
 from gpt_trader.runs import FINAL_STATES, SLICE_TAG
-from storage.events import EventLog
-from storage.market_stream import SYSTEM_CHANNEL
 from storage.session_care import SessionCare
-from storage.sessions import Session, SessionStore
+from storage.session_cases import SessionCases
+from storage.sessions import Session
 
 #: How often sessions are looked for.
 EVERY_SECONDS: Final = 1.0
@@ -44,23 +42,7 @@ LONGEST_PAUSE: Final = 60.0
 #: How long a command waits for a run that is under way before another is started for it.
 COMMAND_SECONDS: Final = timedelta(seconds=2)
 
-#: A traded session that commits nothing for so long is told; one that replays slowly, after this many of its bars more.
-SILENT: Final = timedelta(seconds=60)
-SILENT_BARS: Final = 5
-
 _log = structlog.get_logger("api")
-
-
-@dataclass
-class _Case:
-    """One session that was found abandoned: its ledger's length then, and what was done about it."""
-
-    seq: int
-    run: UUID | None = None
-    deaths: int = 0
-    not_before: float = 0.0
-    #: The lease's token at which it was left (None: it is not).
-    left_at: int | None = None
 
 
 class Keeper:
@@ -68,63 +50,62 @@ class Keeper:
 
     def __init__(
         self,
-        store: SessionStore,
         care: SessionCare,
+        cases: SessionCases,
         runs: SessionRuns,
         prefect: PrefectServer,
-        events: EventLog,
+        deadman: Deadman,
         *,
         first_pause: float = FIRST_PAUSE,
     ) -> None:
-        self._store, self._care, self._runs = store, care, runs
-        self._prefect, self._events = prefect, events
+        self._care, self._cases = care, cases
+        self._runs, self._prefect, self._deadman = runs, prefect, deadman
         self._first_pause = first_pause
-        self._cases: dict[UUID, _Case] = {}
-        self._silent: dict[UUID, int] = {}
 
     async def run(self) -> None:
         """Look again and again; what cannot be reached now is left to the next round."""
         while True:
             try:
                 await self.look()
-            except (GptTraderError, OperationalError, InterfaceError) as error:
+            except (GptTraderError, OperationalError, InterfaceError, NoConnection) as error:
                 _log.warning("sessions cannot be looked after now", reason=type(error).__name__)
             await asyncio.sleep(EVERY_SECONDS)
 
     async def look(self) -> None:
-        """Go on with what is abandoned or waits for a command to be obeyed; tell what is silent."""
-        abandoned = await asyncio.to_thread(self._store.abandoned)
+        """Tell what is dead or hangs; go on with what is abandoned or waits for a command to be obeyed."""
+        await asyncio.to_thread(self._deadman.look)
+        abandoned = [each for each, _ in await asyncio.to_thread(self._care.abandoned)]
         waiting = await asyncio.to_thread(self._care.waiting, COMMAND_SECONDS)
         asked = {each.session_id for each in waiting}
         for session in {each.session_id: each for each in (*abandoned, *waiting)}.values():
-            await self._take_care(session, asked=session.session_id in asked)
-        await self._tell_silent(await asyncio.to_thread(self._care.silent, SILENT))
+            try:
+                await self._take_care(session, asked=session.session_id in asked)
+            except GptTraderError as error:  # the others have their turn, and this one the next round
+                _log.warning("a session waits", session_id=str(session.session_id), reason=error.detail)
 
     async def _take_care(self, session: Session, *, asked: bool) -> None:
-        case = self._cases.get(session.session_id)
-        if case is None or case.seq != session.seq:
-            case = self._cases[session.session_id] = _Case(session.seq)
-        if case.left_at == session.lease_token or time.monotonic() < case.not_before:
+        case = await asyncio.to_thread(self._cases.of, session)
+        if case.left(session) or case.resting:
             return
-        holder = await self._run(_holder(session))
+        holder, deaths = await self._run(_holder(session)), case.deaths
         if not asked and holder is not None and _state(holder) in ("CANCELLED", "CANCELLING"):
-            case.left_at = session.lease_token if _state(holder) == "CANCELLED" else None
+            if _state(holder) == "CANCELLED":
+                await asyncio.to_thread(self._cases.leave, session, case, "cancelled", deaths)
             return
-        if case.run is not None:
-            ours = await self._run(case.run)
-            if ours is not None and _state(ours) not in FINAL_STATES and case.run != _holder(session):
+        if case.run_id is not None:
+            ours = await self._run(case.run_id)
+            if ours is not None and _state(ours) not in FINAL_STATES and case.run_id != _holder(session):
                 return  # it is on its way
-            case.deaths += 1
-        if case.deaths >= MOST_DEATHS:
-            case.left_at = session.lease_token
-            await self._tell_dead(session, case.deaths)
+            deaths += 1
+        if deaths >= MOST_DEATHS:
+            await asyncio.to_thread(self._cases.leave, session, case, "dead", deaths)
             return
         await self._settle(session, holder)
         run = await self._runs.resume(session)
-        case.run = run.id
-        case.not_before = time.monotonic() + min(self._first_pause * 2**case.deaths, LONGEST_PAUSE)
+        pause = min(self._first_pause * 2**deaths, LONGEST_PAUSE)
+        await asyncio.to_thread(self._cases.started, session, case, run.id, deaths, pause)
         _log.info(
-            "session gone on with", session_id=str(session.session_id), run_id=str(run.id), deaths=case.deaths
+            "session gone on with", session_id=str(session.session_id), run_id=str(run.id), deaths=deaths
         )
 
     async def _settle(self, session: Session, holder: FlowRun | None) -> None:
@@ -149,24 +130,6 @@ class Keeper:
         except NotFound:
             return None
 
-    async def _tell_dead(self, session: Session, deaths: int) -> None:
-        _log.error("session is dead", session_id=str(session.session_id), deaths=deaths)
-        await self._tell("session.dead", session, session.lease_token, deaths=deaths)
-
-    async def _tell_silent(self, found: Sequence[tuple[Session, float]]) -> None:
-        """Tell each silence once: until the ledger grows."""
-        late = [(session, seconds) for session, seconds in found if seconds > _patience(session)]
-        new = [(each, seconds) for each, seconds in late if self._silent.get(each.session_id) != each.seq]
-        for session, seconds in new:
-            _log.warning("session is silent", session_id=str(session.session_id), seconds=round(seconds))
-            await self._tell("session.silent", session, session.seq, seconds=round(seconds, 1))
-        self._silent = {session.session_id: session.seq for session, _ in late}
-
-    async def _tell(self, kind: str, session: Session, nth: int, **more: Any) -> None:  # noqa: ANN401 - JSON
-        data = {"schema_version": 1, "session_id": str(session.session_id), "status": session.status, **more}
-        key = f"{kind}:{session.session_id}:{session.seq}:{nth}"
-        await asyncio.to_thread(self._events.append, SYSTEM_CHANNEL, kind, data, key)
-
 
 def _holder(session: Session) -> UUID | None:
     """Return the run that holds the lease, or held it last."""
@@ -176,12 +139,3 @@ def _holder(session: Session) -> UUID | None:
 
 def _state(run: FlowRun) -> str:
     return run.state.type if run.state else "SCHEDULED"
-
-
-def _patience(session: Session) -> float:
-    """Return how many seconds without a commit are no news: bars of a slow replay are far apart."""
-    if session.feed == "stream":  # nights are silent; of the others its feed tells (`stale_data`)
-        return float("inf")
-    speed = session.request.get("speed", "max")
-    bar = TIMEFRAMES.get(session.request.get("timeframe", ""), timedelta(0)).total_seconds()
-    return SILENT.total_seconds() + (0.0 if speed == "max" else SILENT_BARS * bar / float(speed))

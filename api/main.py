@@ -64,6 +64,16 @@ class ApiServer(uvicorn.Server):
             gc.collect()
             gc.freeze()
 
+    async def on_tick(self, counter: int) -> bool:
+        """Return whether to end: also where a part of the app that nobody calls has died."""
+        return await super().on_tick(counter) or self.died
+
+    @property
+    def died(self) -> bool:
+        """Whether a part of the app has died."""
+        died: bool = self.config.app.state.died  # type: ignore[union-attr]  # our app, given as an object
+        return died
+
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Set the app's `closing` event and tell the WebSocket's clients, then shut down as usual."""
         state = self.config.app.state  # type: ignore[union-attr]  # our app, given as an object
@@ -129,7 +139,7 @@ def serve(settings: Settings, where: Home) -> int:
     with listening, asyncio.Runner(loop_factory=server.config.get_loop_factory()) as runner:
         runner.run(server.serve(sockets=[listening]))
     gc.unfreeze()  # or extension modules complain of what they find at the interpreter's end
-    return 0 if server.started else 1
+    return 0 if server.started and not server.died else 1
 
 
 def main() -> int:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import secrets
 from asyncio import Transport
 from asyncio.events import TimerHandle
 from typing import Any, Final
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from api.errors import problem_response
 
 #: Seconds from the connection (or the first byte of a further request) to the end of the request's head.
 HEAD_SECONDS: Final = 10.0
@@ -26,9 +29,10 @@ PIPELINED: Final = 32
 #: Where the scope holds the connection, for a stream whose client has to be cut off.
 TRANSPORT: Final = "gpt_trader.transport"
 
-_TOO_SLOW: Final = (408, "Request Timeout", "the request did not arrive in time")
+_TOO_SLOW: Final = (408, "request-timeout", "Request Timeout", "the request did not arrive in time")
 _TOO_LARGE: Final = (
     431,
+    "head-too-large",
     "Request Header Fields Too Large",
     f"a request's head may have {HEAD_BYTES:,} bytes",
 )
@@ -113,10 +117,10 @@ class PatientHttp(HttpToolsProtocol):
         if self._head_bytes > HEAD_BYTES and not self.transport.is_closing():
             self._end(*_TOO_LARGE)
 
-    def _end(self, status: int, phrase: str, detail: str) -> None:
+    def _end(self, status: int, name: str, title: str, detail: str) -> None:
         """Answer by hand, as nothing behind this protocol knows of the request, and close."""
-        body = detail.encode()
-        head = f"HTTP/1.1 {status} {phrase}\r\ncontent-type: text/plain; charset=utf-8\r\n"
-        head += f"content-length: {len(body)}\r\nconnection: close\r\n\r\n"
-        self.transport.write(head.encode() + body)
+        problem = problem_response(secrets.token_hex(16), status, name, title, detail)
+        lines = [f"HTTP/1.1 {status} {title}".encode()]
+        lines += [key + b": " + value for key, value in (*problem.raw_headers, (b"connection", b"close"))]
+        self.transport.write(b"\r\n".join([*lines, b"", bytes(problem.body)]))
         self.transport.close()

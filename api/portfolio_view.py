@@ -43,11 +43,9 @@ class Exposure:
 
 def accounts(views: SessionViews, owner: str | None) -> list[Account]:
     """Return an owner's open sessions (None: everybody's) with their accounts, newest first."""
-    found = views.open_sessions(owner)
-    currencies = views.currencies(each.session_id for each in found)
-    return [
-        Account(each, views.account(each.session_id), currencies.get(each.session_id, "")) for each in found
-    ]
+    found = views.accounts(owner)
+    currencies = views.currencies(each.session_id for each, _ in found)
+    return [Account(each, state, currencies.get(each.session_id, "")) for each, state in found]
 
 
 def by_currency(found: Iterable[Account]) -> dict[str, list[Account]]:
@@ -114,10 +112,13 @@ def together(curves: Sequence[Curve]) -> tuple[list[str], list[str], list[int]]:
         for time, equity in zip(curve.time, curve.equity, strict=True):
             closes[time].append((place, exact(equity)))
     last: dict[int, Decimal] = {}
-    times, equities, begun = [], [], []
+    times, equities, begun, whole = [], [], [], _ZERO
     for time in sorted(closes):
-        last.update(closes[time])
+        with exactly():
+            for place, close in closes[time]:
+                whole += close - last.get(place, _ZERO)
+                last[place] = close
         times.append(time)
-        equities.append(plain(total(last.values())))
+        equities.append(plain(whole))
         begun.append(len(last))
     return times, equities, begun

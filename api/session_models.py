@@ -26,6 +26,9 @@ class CertificateSummary(BaseModel):
     events: int = Field(description="Events of the ledger that it covers, from the first.")
     bars: int
     grown: bool = Field(description="Whether the ledger has had events since.")
+    missed: int = Field(
+        description="Bars that came after later ones had been traded: the session has not traded them."
+    )
 
 
 class SessionView(BaseModel):
@@ -240,5 +243,10 @@ def _summary(session: Session) -> CertificateSummary | None:
     found = certificate_of(session)
     if found is None:
         return None
-    verdict = found.certificate["verdict"]
-    return CertificateSummary(verdict=verdict, events=found.events, bars=found.bars, grown=found.grown)
+    return CertificateSummary(
+        verdict=found.certificate["verdict"],
+        events=found.events,
+        bars=found.bars,
+        grown=found.grown,
+        missed=found.certificate.get("missed", 0),  # certificates made before there was such a count
+    )

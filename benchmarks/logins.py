@@ -100,9 +100,9 @@ async def flood(url: str, email: str, rate: int, seconds: float) -> None:
 
 async def measure(url: str, key: str, pid: int) -> None:
     email = "ann@example.com"
-    async with httpx.AsyncClient(trust_env=False, headers={"Authorization": f"Bearer {key}"}) as http:
-        body = {"email": email, "role": "trader", "password": PASSWORD}
-        (await http.post(f"{url}/api/v1/auth/users", json=body)).raise_for_status()
+    async with httpx.AsyncClient(trust_env=False) as http:
+        body = {"email": email, "password": PASSWORD}
+        (await http.post(f"{url}/api/v1/auth/register", json=body)).raise_for_status()
 
     async def others() -> float:
         """Ask as others do for some seconds, and return their p95 in ms, from when each wanted to ask."""

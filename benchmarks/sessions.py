@@ -1,19 +1,20 @@
 """What paper sessions cost: `python -m benchmarks.sessions [--home FOLDER]`.
 
 A real embedded server with fsync on. The yardstick is a bare INSERT of as many bytes with its commit on one connection,
-taken in turns with the sessions' commits in the same run: what a commit costs is the disk's.
+taken in short turns with the sessions' bars in the same run. Both are also taken without waiting for the disk: what is
+between is what an fsync costs each.
 """
 
 from __future__ import annotations
 
 import argparse
 import gc
-import json
 import os
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
@@ -22,7 +23,7 @@ import numpy as np
 import psycopg
 from rich.console import Console
 from rich.table import Table
-from sqlalchemy import Engine
+from sqlalchemy import URL, Engine
 
 from benchmarks.event_log import served
 from gpt_trader.bars import Bars, Floats
@@ -32,17 +33,22 @@ from gpt_trader.simulation import kernel
 from gpt_trader.strategies import registry
 from gpt_trader.strategies.base import Strategy
 from gpt_trader.trading.desk import Desk
-from gpt_trader.trading.events import LedgerEvent
+from gpt_trader.trading.events import LedgerEvent, document
 from gpt_trader.trading.feed import moments
 from gpt_trader.trading.ledger import Journal, Ledger, MemoryJournal
 from gpt_trader.trading.paper_broker import PaperBroker
 from gpt_trader.trading.request import PaperTradeRequest
 from gpt_trader.trading.trader import Trader
 from storage import database
+from storage.events import EventLog
 from storage.session_ledger import SessionJournal, load, save_snapshot
+from storage.session_stream import Publisher, PublishingJournal
 from storage.sessions import SessionStore
 
 WARM = 300
+
+#: Bars of a turn: short, so that what else the machine does meets all alike.
+TURN = 20
 
 
 def walking(n: int, seed: int, symbol: str) -> Bars:
@@ -110,20 +116,20 @@ def long_session(store: SessionStore, events: int) -> UUID:
     assert len(journal.events) >= events, len(journal.events)
     session_id, kept = created(store, warm), Ledger(warm)
     lease = store.lease(session_id, "bench", seconds=600)
-    stored = SessionJournal(store.engine, lease, 0, snapshot_at=10**9)
+    writer = SessionJournal(store.engine, lease, 0, snapshot_at=10**9)
     snapshot, batch = False, []
     for event in journal.events:
         kept.take(event)
         batch.append(event)
         if len(batch) >= 2_000 and event.type == "closed":
-            stored.commit(batch, kept)
+            writer.commit(batch, kept)
             batch = []
             if not snapshot and kept.seq * 1.125 >= len(journal.events):
                 save_snapshot(store.engine, session_id, kept)
                 snapshot = True
-    stored.commit(batch, kept)
+    writer.commit(batch, kept)
     assert snapshot
-    stored.close()
+    writer.close()
     store.release(lease)
     return session_id
 
@@ -145,52 +151,106 @@ def step_times(symbols: int, bars: int) -> list[float]:
     return found
 
 
-def commits(engine: Engine, home: Home, bars: int, rounds: int = 5) -> dict[str, list[float]]:
-    """Return seconds a bar with its commit, and seconds a bare insert with its own, in turns."""
-    store = SessionStore(engine)
-    url = database.app_url(Settings(), home)
-    found: dict[str, list[float]] = {"session": [], "bare": [], "step": [], "commits a bar": []}
-    memory = MemoryJournal()
-    trader, coming = begun(1, bars, memory)
+@dataclass
+class Contender:
+    """Something that is timed in turns with others: seconds and CPU seconds of this process a bar, each turn's."""
+
+    turn: Callable[[Sequence[Any]], None]
+    coming: list[Any]
+    close: Callable[[], None] = lambda: None
+    seconds: list[float] = field(default_factory=list)
+    cpu: list[float] = field(default_factory=list)
+
+    def take(self, number: int) -> None:
+        moments_ = self.coming[number * TURN : (number + 1) * TURN]
+        began, busy = time.perf_counter(), time.process_time()
+        self.turn(moments_)
+        self.seconds.append((time.perf_counter() - began) / TURN)
+        self.cpu.append((time.process_time() - busy) / TURN)
+
+    @property
+    def rate(self) -> float:
+        return 1 / statistics.median(self.seconds)
+
+
+def steps(trader: Trader) -> Callable[[Sequence[Any]], None]:
+    def turn(coming: Sequence[Any]) -> None:
+        for moment in coming:
+            trader.step(moment)
+
+    return turn
+
+
+def stored(store: SessionStore, bars: int, *, told: bool = False, durable: bool = True) -> Contender:
+    """Return a session that commits, and with `told` has the streams told, as a run has them."""
+    session_id = created(store)
+    writer = SessionJournal(store.engine, store.lease(session_id, "bench", seconds=600), 0)
+    publisher = Publisher(store, EventLog(store.engine), session_id, "bench")
+    journal: Journal = PublishingJournal(writer, publisher, 0) if told else writer
+    trader, coming = begun(1, bars, journal)
+    if not durable:
+        assert writer._connection is not None
+        writer._connection._connection.execute("SET synchronous_commit = off")
+    if not told:
+        return Contender(steps(trader), coming, writer.close)
+    publisher.start(0, 0)
+
+    def close() -> None:
+        writer.close()
+        publisher.close()
+
+    return Contender(steps(trader), coming, close)
+
+
+def bare(url: URL, bars: int, size: int, *, durable: bool = True) -> Contender:
+    """Return the yardstick: one INSERT of `size` bytes and its commit for each bar."""
+    connection = psycopg.connect(**database.libpq_arguments(url), autocommit=True)
+    connection.execute("CREATE TABLE IF NOT EXISTS yardstick (n int, content text)")
+    connection.execute(f"SET synchronous_commit = {'on' if durable else 'off'}".encode())
+
+    def turn(coming: Sequence[Any]) -> None:
+        for number, _ in enumerate(coming):
+            connection.execute("INSERT INTO yardstick VALUES (%s, %s)", [number, "x" * size])
+
+    return Contender(turn, list(range(bars)), connection.close)
+
+
+def commits(engine: Engine, home: Home, bars: int) -> tuple[dict[str, Contender], float]:
+    """Time sessions and bare inserts in turns of `TURN` bars; return them, and the commits a bar."""
+    store, url = SessionStore(engine), database.app_url(Settings(), home)
+    counting = Counting(MemoryJournal())
+    trader, coming = begun(1, bars, counting)
     for moment in coming:
         trader.step(moment)
-    size = sum(len(json.dumps(event.data)) for event in memory.events) // bars
-    with psycopg.connect(**database.libpq_arguments(url), autocommit=True) as connection:
-        connection.execute("CREATE TABLE yardstick (n int, content text)")
-        for _ in range(rounds):
-            session_id = created(store)
-            journal = SessionJournal(engine, store.lease(session_id, "bench", seconds=600), 0)
-            counting = Counting(journal)
-            trader, coming = begun(1, bars, counting)
-            began = time.perf_counter()
-            for moment in coming:
-                trader.step(moment)
-            found["session"].append((time.perf_counter() - began) / bars)
-            found["commits a bar"].append(counting.count / bars)
-            journal.close()
-            trader, coming = begun(1, bars, Kept())
-            began = time.perf_counter()
-            for moment in coming:
-                trader.step(moment)
-            found["step"].append((time.perf_counter() - began) / bars)
-            began = time.perf_counter()
-            for number in range(bars):
-                connection.execute("INSERT INTO yardstick VALUES (%s, %s)", [number, "x" * size])
-            found["bare"].append((time.perf_counter() - began) / bars)
-        connection.execute("DROP TABLE yardstick")
-    return found
+    size = counting.size // bars
+    trader, coming = begun(1, bars, Kept())
+    found = {
+        "bare": bare(url, bars, size),
+        "session": stored(store, bars),
+        "told": stored(store, bars, told=True),
+        "bare, no fsync": bare(url, bars, size, durable=False),
+        "session, no fsync": stored(store, bars, durable=False),
+        "step": Contender(steps(trader), coming),
+    }
+    for number in range(bars // TURN):
+        for each in found.values():
+            each.take(number)
+    for each in found.values():
+        each.close()
+    return found, counting.count / bars
 
 
 class Counting:
-    """Counts the commits of a journal."""
+    """Counts the commits of a journal, and the characters of their events."""
 
     def __init__(self, journal: Journal) -> None:
         self._journal = journal
-        self.count = 0
+        self.count = self.size = 0
 
     def commit(self, events: Sequence[LedgerEvent], ledger: Ledger) -> None:
         self._journal.commit(events, ledger)
         self.count += 1
+        self.size += sum(len(document(event)) for event in events)
 
 
 def fsyncs(folder: Path, count: int = 200) -> float:
@@ -230,10 +290,34 @@ def timed(work: Callable[[], Any]) -> float:
     return time.process_time() - began
 
 
+def told_of(found: dict[str, Contender], count: float, fsync: float) -> Iterator[tuple[str, str, str]]:
+    """Yield the rows of what was timed in turns."""
+    yardstick = found["bare"]
+
+    def row(what: str, name: str, target: str = "") -> tuple[str, str, str]:
+        each = found[name]
+        cpu = f"{statistics.median(each.cpu) * 1e6:.0f} µs CPU here"
+        if each is yardstick or each.rate > 2 * yardstick.rate:
+            return what, f"{each.rate:,.0f}/s, {cpu}", target
+        return what, f"{each.rate:,.0f}/s, {each.rate / yardstick.rate:.0%} of bare, {cpu}", target
+
+    yield "fsync of 8 kB", f"{fsync * 1e3:.2f} ms", ""
+    yield row("bare INSERT and commit", "bare")
+    yield "commits a bar", f"{count:.2f}", ""
+    yield row("replayed bars with durable commits", "session", "≥ 80 % of bare commits, or ≥ 2,000/s")
+    yield row("the same, streams told beside it", "told")
+    for what, name in (("bare INSERT", "bare"), ("a bar", "session")):
+        waited, not_ = found[name], found[f"{name}, no fsync"]
+        cost = statistics.median(waited.seconds) - statistics.median(not_.seconds)
+        yield f"of it waiting for the disk, {what}", f"{cost * 1e3:.2f} ms", ""
+        yield row(f"{what}, its commit not waited for", f"{name}, no fsync")
+    yield row("replayed bars without commits", "step")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--home", type=Path)
-    parser.add_argument("--bars", type=int, default=400)
+    parser.add_argument("--bars", type=int, default=1_000)
     given = parser.parse_args()
     table = Table("what", "measured", "target", title="paper sessions")
     steps = sorted(step_times(50, 200))
@@ -253,17 +337,9 @@ def main() -> None:
     with served(home):
         database.ensure_databases(Settings(), home)
         database.migrate(database.engine(Settings(), home))
-        found = commits(database.engine(Settings(), home), home, given.bars)
-        middle = {name: statistics.median(each) for name, each in found.items()}
-        table.add_row("fsync of 8 kB", f"{fsyncs(folder) * 1e3:.2f} ms", "")
-        table.add_row("bare INSERT and commit", f"{1 / middle['bare']:,.0f}/s", "")
-        table.add_row("commits a bar", f"{middle['commits a bar']:.2f}", "")
-        table.add_row(
-            "replayed bars with durable commits",
-            f"{1 / middle['session']:,.0f}/s, {middle['bare'] / middle['session']:.0%} of bare commits",
-            "≥ 80 % of bare commits, or ≥ 2,000/s",
-        )
-        table.add_row("replayed bars without commits", f"{1 / middle['step']:,.0f}/s", "")
+        found, count = commits(database.engine(Settings(), home), home, given.bars)
+        for what, measured, target in told_of(found, count, fsyncs(folder)):
+            table.add_row(what, measured, target)
         store = SessionStore(database.engine(Settings(), home))
         session_id = long_session(store, 100_000)
         for snapshots, name in ((True, "from its last snapshot"), (False, "from its first event")):

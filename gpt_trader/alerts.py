@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Any, Final, Literal, Protocol
 from uuid import UUID
@@ -29,7 +28,10 @@ class AlertRules(BaseModel):
     dead_seconds: float = Field(
         default=60,
         ge=1,
-        description="A session that is to feed itself, and that nobody has traded for so long.",
+        description="A session whose run died, and that no other run has taken up for so long.",
+    )
+    silent_seconds: float = Field(
+        default=60, ge=1, description="A session that a run holds, and that has written nothing for so long."
     )
     stale_days: float = Field(
         default=5, gt=0, description="A session by schedule whose last bar is older than so many days."
@@ -73,10 +75,6 @@ class Watched(Protocol):
         """What it is called."""
 
     @property
-    def feed(self) -> str:
-        """`schedule`, or it feeds itself (`replay`, `stream`)."""
-
-    @property
     def status(self) -> str:
         """Its status."""
 
@@ -88,32 +86,45 @@ class Watched(Protocol):
     def bar(self) -> str | None:
         """Time of its last bar, UTC with `Z`."""
 
-    @property
-    def lease_until(self) -> datetime | None:
-        """Until when somebody has the right to trade it."""
 
-    @property
-    def ended_at(self) -> datetime | None:
-        """When it ended."""
+def of_abandoned(
+    session: Watched, seconds: float, deaths: int, *, given_up: bool, rules: AlertRules
+) -> Iterator[Alert]:
+    """Yield that a session is dead: its lease ran out so many seconds ago, and nobody will take it up.
 
-
-def of_silence(session: Watched, rules: AlertRules, now: datetime) -> Iterator[Alert]:
-    """Yield what a session's silence says, seen from outside of the process that trades it."""
-    if session.ended_at is not None:
+    Given up: so many runs that were started for it died one after the other. Or none has taken it up for too long.
+    """
+    told = {"silent_seconds": round(seconds, 1), "deaths": deaths}
+    if given_up:
+        message = f"{deaths} runs that were to go on with it died without one event in its ledger: it is left"
+    elif seconds > rules.dead_seconds:
+        message = f"nobody has traded it for {seconds:.0f} s: its run died, and it was not taken up again"
+    else:
         return
-    lease = session.lease_until
-    silent = (now - lease).total_seconds() if lease is not None else 0.0
-    if session.feed != "schedule" and silent > rules.dead_seconds:
-        message = f"nobody has traded it for {silent:.0f} s: its process died, and it was not taken up again"
-        yield _alert(session, "session_dead", "critical", message, {"silent_seconds": round(silent, 1)})
-    if session.feed == "schedule" and session.bar is not None:
-        age = now - datetime.fromisoformat(session.bar)
-        if age > timedelta(days=rules.stale_days):
-            days = age / timedelta(days=1)
-            message = f"its last bar is of {session.bar[:10]}, {days:.1f} days ago: bars or the daily run are missing"
-            yield _alert(
-                session, "stale_data", "warning", message, {"bar": session.bar, "days": round(days, 2)}
-            )
+    yield _alert(session, "session_dead", "critical", message, told)
+
+
+def of_silence(session: Watched, seconds: float) -> Alert:
+    """Return that a session hangs: somebody holds its lease, and commits nothing."""
+    message = f"a run holds it and has written nothing for {seconds:.0f} s: it hangs, or its bars do not come"
+    return _alert(session, "session_silent", "error", message, {"silent_seconds": round(seconds, 1)})
+
+
+def of_staleness(session: Watched, seconds: float) -> Alert:
+    """Return that a session by schedule gets no bars: the last one is so old."""
+    days, bar = seconds / 86_400, str(session.bar)
+    message = f"its last bar is of {bar[:10]}, {days:.1f} days ago: bars or the daily run are missing"
+    return _alert(session, "stale_data", "warning", message, {"bar": bar, "days": round(days, 2)})
+
+
+def of_missed(session: Watched, missed: Sequence[tuple[str, str]]) -> Iterator[Alert]:
+    """Yield that bars came too late to be traded: symbol and time of each."""
+    if missed:
+        symbol, time = missed[0]
+        message = f"{len(missed)} bars came after later ones had been traded, and are not traded: {symbol} of {time}"
+        more = " and others" if len(missed) > 1 else ""
+        told = {"bars": len(missed), "symbol": symbol, "time": time}
+        yield _alert(session, "missed_bars", "warning", message + more, told)
 
 
 def of_stream(session: Watched, rules: AlertRules, silent: Mapping[str, float]) -> Iterator[Alert]:

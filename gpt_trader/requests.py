@@ -30,22 +30,40 @@ from gpt_trader.costs import CommissionTerms, SlippageTerms
 from gpt_trader.instruments import TIMEFRAMES, Symbol
 
 
-def _one_complaint(message: str) -> WrapValidator:
-    """Return what says once what a value must be, where pydantic complains once for each type of a union."""
+def one_complaint(message: str, *, allowed: str | None = None, word: str | None = None) -> WrapValidator:
+    """Return what says once what a value must be, where pydantic complains once for each type of a union.
+
+    Args:
+        message: What is wrong with it.
+        allowed: What may be given instead.
+        word: The one word that is allowed beside numbers: the nearest to any other word.
+    """
 
     def checked(value: object, accept: ValidatorFunctionWrapHandler) -> Any:  # noqa: ANN401 - what it accepts
         try:
             return accept(value)
         except ValidationError:
-            raise PydanticCustomError("value", message) from None
+            context = {"allowed": allowed, "nearest": word if _is_word(value) else None}
+            raise PydanticCustomError("value", message, context) from None
 
     return WrapValidator(checked)
 
 
+def _is_word(value: object) -> bool:
+    """Whether it is a text that is meant as no number."""
+    if not isinstance(value, str):
+        return False
+    try:
+        float(value)
+    except ValueError:
+        return True
+    return False
+
+
 ParamValue = Annotated[
-    bool | int | FiniteFloat | str, _one_complaint("Input should be a finite number, text, or true or false")
+    bool | int | FiniteFloat | str, one_complaint("Input should be a finite number, text, or true or false")
 ]
-Number = Annotated[int | FiniteFloat, _one_complaint("Input should be a finite number")]
+Number = Annotated[int | FiniteFloat, one_complaint("Input should be a finite number")]
 
 
 def _known_timeframe(value: str) -> str:

@@ -45,7 +45,10 @@ def _problems(complaints: Sequence[ErrorDetails], model: type[BaseModel], prefix
 
 
 def _problem(complaint: dict[str, Any], model: type[BaseModel], prefix: str) -> Problem:
-    location = [str(part) for part in complaint["loc"] if not str(part).startswith("function-")]
+    # Pydantic's own: a tag of a union of ours, and what says that a mapping's key is meant, not its value.
+    location = [
+        part for part in map(str, complaint["loc"]) if not part.startswith("function-") and part != "[key]"
+    ]
     name = prefix + ".".join(location) if location else prefix.rstrip(".") or "request"
     if complaint["type"] == "extra_forbidden":
         fields = list(_model_at(model, location[:-1]).model_fields)
@@ -65,8 +68,8 @@ def _problem(complaint: dict[str, Any], model: type[BaseModel], prefix: str) -> 
         return Problem(name, value, message, allowed=allowed, nearest=context.get("nearest"))
     if complaint["type"] == "literal_error":
         allowed = str(context.get("expected", "")).replace(" or ", ", ").replace("'", "")
-    nearest = None
-    if allowed and isinstance(value, str):
+    nearest = context.get("nearest")
+    if allowed and nearest is None and complaint["type"] != "value" and isinstance(value, str):
         close = get_close_matches(value, allowed.split(", "), n=1, cutoff=0.5)
         nearest = close[0] if close else None
     return Problem(name, value, message, allowed=allowed, nearest=nearest)

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from datetime import timedelta
-from typing import Final
+from typing import Any, Final
 from uuid import UUID
 
-from sqlalchemy import Engine, func, select, text
+from sqlalchemy import ColumnElement, DateTime, Engine, cast, func, select, text
 
 from storage.sessions import Session
 from storage.tables import LEDGER_EVENTS, SESSION_COMMANDS, SESSIONS
@@ -69,12 +69,29 @@ class SessionCare:
             rows = connection.execute(select(*_COLUMNS).where(_OPEN, untraded, asked)).all()
         return tuple(Session(**row._mapping) for row in rows)
 
+    def abandoned(self) -> tuple[tuple[Session, float], ...]:
+        """Return open sessions whose lease has run out and was not given back, with the seconds since then.
+
+        Whoever traded them was killed, or failed: a run that ends as it should gives the lease back.
+        """
+        return self._since(SESSIONS.c.lease_until, SESSIONS.c.lease_until < _NOW)
+
     def silent(self, longer_than: timedelta) -> tuple[tuple[Session, float], ...]:
         """Return open sessions that somebody trades and that committed nothing for that long, with the seconds."""
-        since = func.extract("epoch", _NOW - SESSIONS.c.updated_at).label("since")
-        late = SESSIONS.c.updated_at < _NOW - longer_than
+        return self._since(SESSIONS.c.updated_at, _TRADED, SESSIONS.c.updated_at < _NOW - longer_than)
+
+    def stale(self, longer_than: timedelta) -> tuple[tuple[Session, float], ...]:
+        """Return open sessions by schedule whose last bar is older than that, with its age in seconds."""
+        bar = cast(SESSIONS.c.bar, DateTime(timezone=True))
+        return self._since(bar, SESSIONS.c.feed == "schedule", bar < _NOW - longer_than)
+
+    def _since(
+        self, begun: ColumnElement[Any], *which: ColumnElement[bool]
+    ) -> tuple[tuple[Session, float], ...]:
+        """Return open sessions with the seconds since a time of theirs."""
+        since = func.extract("epoch", _NOW - begun).label("since")
         with self._engine.connect() as connection:
-            rows = connection.execute(select(*_COLUMNS, since).where(_OPEN, _TRADED, late)).all()
+            rows = connection.execute(select(*_COLUMNS, since).where(_OPEN, *which)).all()
         return tuple(
             (Session(**{each.name: getattr(row, each.name) for each in fields(Session)}), float(row.since))
             for row in rows

@@ -1,8 +1,8 @@
 """A session's ledger in SQL: read by folding it, written under a lease, a commit of the session one of the database.
 
-A commit is one statement: it moves the session's row on (if its lease and its length are as the writer thinks) and
-appends the events. A writer whose lease was taken, or who missed an event, writes nothing and is told so. It is on
-disk when the call returns, whatever the server's defaults are.
+A commit is one statement (`storage.ledger_commit`): it moves the session's row on, if its lease and its length are as
+the writer thinks, and appends the events. A writer whose lease was taken, or who missed an event, writes nothing and is
+told so. It is on disk when the call returns, whatever the server's defaults are.
 """
 
 from __future__ import annotations
@@ -11,12 +11,11 @@ import hashlib
 import json
 import logging
 from collections.abc import Iterator, Mapping, Sequence
-from datetime import timedelta
 from typing import Any, Final
 from uuid import UUID
 
 import pyarrow as pa
-from sqlalchemy import Connection, Engine, select, text
+from sqlalchemy import Connection, Engine, select
 from sqlalchemy.dialects.postgresql import insert as upsert
 
 from gpt_trader.crash_points import crash_point
@@ -24,10 +23,10 @@ from gpt_trader.errors import GptTraderError, NotFound
 from gpt_trader.trading.events import LedgerEvent
 from gpt_trader.trading.history import History
 from gpt_trader.trading.ledger import Ledger
-from gpt_trader.trading.orders import plain
-from gpt_trader.trading.state import FINAL, State
+from gpt_trader.trading.state import State
+from storage.ledger_commit import LedgerConnection
 from storage.session_bars import packed, unpacked
-from storage.sessions import LEASE_SECONDS, Lease, lost
+from storage.sessions import Lease, lost
 from storage.tables import LEDGER_EVENTS, SESSION_BARS, SESSION_SNAPSHOTS, SESSIONS
 
 logger = logging.getLogger("gpt_trader.sessions")
@@ -45,7 +44,7 @@ class SessionJournal:
         self._lease = lease
         self._seq = seq
         self._snapshot_at = snapshot_at
-        self._connection: Connection | None = None
+        self._connection: LedgerConnection | None = None
 
     def commit(self, events: Sequence[LedgerEvent], ledger: Ledger) -> None:
         """Store the events and what they have come to.
@@ -56,7 +55,9 @@ class SessionJournal:
                 writer to see.
         """
         crash_point("ledger.before_commit")
-        done = self._connected().execute(_COMMIT, self._values(events, ledger)).rowcount
+        if self._connection is None:
+            self._connection = LedgerConnection(self._engine)
+        done = self._connection.commit(self._lease, self._seq, events, ledger.hash, ledger.state)
         crash_point("ledger.after_commit")
         if done != len(events):
             raise lost(self._lease)
@@ -75,57 +76,10 @@ class SessionJournal:
         return self._seq
 
     def close(self) -> None:
-        """Give the connection back."""
+        """Close the connection."""
         if self._connection is not None:
             self._connection.close()
             self._connection = None
-
-    def _connected(self) -> Connection:
-        if self._connection is None:
-            self._connection = self._engine.connect().execution_options(isolation_level="AUTOCOMMIT")
-            self._connection.execute(text("SET synchronous_commit = on"))
-        return self._connection
-
-    def _values(self, events: Sequence[LedgerEvent], ledger: Ledger) -> dict[str, Any]:
-        state = ledger.state
-        return {
-            "id": self._lease.session_id,
-            "token": self._lease.token,
-            "seq": self._seq,
-            "count": len(events),
-            "hash": ledger.hash,
-            "status": state.status,
-            "reason": state.reason,
-            "cash": plain(state.cash),
-            "equity": plain(state.equity),
-            "steps": state.steps,
-            "orders": state.orders,
-            "fills": state.fills,
-            "bar": state.time,
-            "over": state.status in FINAL,
-            "lease": timedelta(seconds=LEASE_SECONDS),
-            "types": [event.type for event in events],
-            "documents": [json.dumps(event.data, allow_nan=False) for event in events],
-            "keys": [event.key for event in events],
-        }
-
-
-_COMMIT: Final = text(
-    """
-    WITH moved AS (
-        UPDATE sessions SET seq = seq + :count, ledger_hash = :hash, status = :status, reason = :reason, cash = :cash,
-            equity = :equity, steps = :steps, orders = :orders, fills = :fills, bar = :bar,
-            updated_at = clock_timestamp(), ended_at = CASE WHEN :over THEN clock_timestamp() END,
-            lease_until = clock_timestamp() + :lease
-        WHERE session_id = :id AND lease_token = :token AND seq = :seq
-        RETURNING session_id
-    )
-    INSERT INTO ledger_events (session_id, seq, type, data, key)
-    SELECT moved.session_id, :seq + row.number, row.type, row.data::json, row.key
-    FROM moved, unnest(CAST(:types AS text[]), CAST(:documents AS text[]), CAST(:keys AS text[]))
-        WITH ORDINALITY AS row (type, data, key, number)
-    """
-)
 
 
 def load(engine: Engine, session_id: UUID, *, snapshots: bool = True) -> tuple[Ledger, int]:

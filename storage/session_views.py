@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 from uuid import UUID
 
-from sqlalchemy import Connection, Engine, select, text
+from sqlalchemy import Connection, Engine, Row, select, text
 
 from gpt_trader.trading.events import LedgerEvent
 from gpt_trader.trading.orders import exact, exactly, plain
@@ -30,9 +30,6 @@ _RECORD: Final = ("closed", "fill", "rebased")
 
 #: Moments that are fetched at a time to find a symbol's last close.
 _MOMENTS: Final = 20
-
-#: Most open sessions that are shown together.
-MOST_SESSIONS: Final = 200
 
 _EVENTS: Final = LEDGER_EVENTS.c
 
@@ -80,35 +77,30 @@ class SessionViews:
             ).one_or_none()
             if row is None:
                 raise no_session(session_id)
-            kept = connection.execute(
-                select(SESSION_SNAPSHOTS.c.seq, SESSION_SNAPSHOTS.c.state).where(
-                    SESSION_SNAPSHOTS.c.session_id == session_id
+            return _accounts(connection, [row])[session_id]
+
+    def accounts(self, owner: str | None) -> list[tuple[Session, State]]:
+        """Return an owner's open sessions (None: everybody's), newest first, each with its account as `account` has it.
+
+        However many there are: a page of them costs three queries, and one for each that holds something.
+        """
+        found: list[tuple[Session, State]] = []
+        for page in self._store.open_pages(owner):
+            with self._reading() as connection:
+                wanted = select(*_STANDING).where(
+                    SESSIONS.c.session_id.in_([each.session_id for each in page])
                 )
-            ).one_or_none()
-            state, begun = (State(), 0) if kept is None else (State.of(kept.state), kept.seq)
-            state.working.clear()
-            scaled: list[tuple[int, str, float]] = []
-            for each in _rows(connection, session_id, _HOLDING, begun):
-                state.evolve(LedgerEvent(each.type, each.data))
-                if each.type == "rebased":
-                    scaled.append((each.seq, each.data["symbol"], each.data["factor"]))
-            held = {symbol for symbol in state.symbols if state.units_of(symbol)}
-            state.closes |= _last_closes(connection, session_id, begun, held, scaled)
-        state.status, state.reason, state.time, state.steps = row.status, row.reason, row.bar, row.steps
-        state.cash, state.equity = exact(row.cash), exact(row.equity)
-        state.session_id, state.orders, state.fills = str(session_id), row.orders, row.fills
-        state.current = None
-        return state
+                states = _accounts(connection, connection.execute(wanted).all())
+            found += [(each, states[each.session_id]) for each in page]
+        return found
 
     def standings(self, owner: str | None) -> list[dict[str, Any]]:
         """Return where an owner's open sessions stand (None: everybody's), as the channel of portfolios tells it."""
-        return [
-            standing(each.session_id, self.account(each.session_id)) for each in self.open_sessions(owner)
-        ]
+        return [standing(each.session_id, state) for each, state in self.accounts(owner)]
 
-    def open_sessions(self, owner: str | None) -> tuple[Session, ...]:
-        """Return an owner's open sessions (None: everybody's), newest first, `MOST_SESSIONS` at most."""
-        return self._store.list(owner, ended=False, limit=MOST_SESSIONS)
+    def open_sessions(self, owner: str | None) -> list[Session]:
+        """Return all open sessions of an owner (None: everybody's), newest first."""
+        return [each for page in self._store.open_pages(owner) for each in page]
 
     def currencies(self, sessions: Iterable[UUID]) -> dict[UUID, str]:
         """Return what each session's account is in: the currency of its instruments, joined by + if they differ."""
@@ -145,6 +137,14 @@ class SessionViews:
             rows = connection.execute(_CURVE, {"id": session_id, "after": after, "limit": limit}).all()
         return Curve(*([row[place] for row in rows] for place in range(4)))
 
+    def missed(self, session_id: UUID) -> set[tuple[str, str]]:
+        """Return symbol and time of every bar that is written down as having come too late."""
+        with self._engine.connect() as connection:
+            return {
+                (row.data["symbol"], row.data["time"])
+                for row in _rows(connection, session_id, ("missed",), 0)
+            }
+
     def last_closes(self, session_id: UUID, limit: int) -> Curve:
         """Return the last `limit` closes, oldest first."""
         with self._engine.connect() as connection:
@@ -164,7 +164,18 @@ class SessionViews:
 
 
 _STANDING: Final = tuple(
-    SESSIONS.c[name] for name in ("status", "reason", "bar", "steps", "cash", "equity", "orders", "fills")
+    SESSIONS.c[name]
+    for name in ("session_id", "status", "reason", "bar", "steps", "cash", "equity", "orders", "fills")
+)
+
+#: What changed what some sessions hold since their snapshots.
+_SINCE: Final = text(
+    """
+    SELECT e.session_id, e.seq, e.type, e.data FROM ledger_events AS e
+    LEFT JOIN session_snapshots AS s ON s.session_id = e.session_id
+    WHERE e.session_id = ANY(:ids) AND e.seq > COALESCE(s.seq, 0) AND e.type = ANY(:types)
+    ORDER BY e.session_id, e.seq
+    """
 )
 
 _TOLD: Final = text(
@@ -198,6 +209,45 @@ def _rows(connection: Connection, session_id: UUID, types: Sequence[str], after:
         .order_by(_EVENTS.seq)
     )
     return connection.execute(wanted)
+
+
+def _accounts(connection: Connection, rows: Sequence[Row[Any]]) -> dict[UUID, State]:
+    """Return the accounts of some sessions, of their rows: the last snapshot's, with what has changed it since."""
+    ids = [row.session_id for row in rows]
+    kept = {
+        each.session_id: each
+        for each in connection.execute(
+            select(SESSION_SNAPSHOTS.c.session_id, SESSION_SNAPSHOTS.c.seq, SESSION_SNAPSHOTS.c.state).where(
+                SESSION_SNAPSHOTS.c.session_id.in_(ids)
+            )
+        )
+    }
+    since: dict[UUID, list[Row[Any]]] = {each: [] for each in ids}
+    for event in connection.execute(_SINCE, {"ids": ids, "types": list(_HOLDING)}):
+        since[event.session_id].append(event)
+    return {
+        row.session_id: _account(connection, row, kept.get(row.session_id), since[row.session_id])
+        for row in rows
+    }
+
+
+def _account(
+    connection: Connection, row: Row[Any], kept: Row[Any] | None, since: Sequence[Row[Any]]
+) -> State:
+    state, begun = (State(), 0) if kept is None else (State.of(kept.state), kept.seq)
+    state.working.clear()
+    scaled: list[tuple[int, str, float]] = []
+    for each in since:
+        state.evolve(LedgerEvent(each.type, each.data))
+        if each.type == "rebased":
+            scaled.append((each.seq, each.data["symbol"], each.data["factor"]))
+    held = {symbol for symbol in state.symbols if state.units_of(symbol)}
+    state.closes |= _last_closes(connection, row.session_id, begun, held, scaled)
+    state.status, state.reason, state.time, state.steps = row.status, row.reason, row.bar, row.steps
+    state.cash, state.equity = exact(row.cash), exact(row.equity)
+    state.session_id, state.orders, state.fills = str(row.session_id), row.orders, row.fills
+    state.current = None
+    return state
 
 
 def _last_closes(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from datetime import datetime, timedelta
 from typing import Any, Final
@@ -20,6 +20,9 @@ from storage.tables import LEDGER_EVENTS, SESSION_BARS, SESSION_COMMANDS, SESSIO
 
 #: How long a lease lasts without being renewed, by the database's clock.
 LEASE_SECONDS: Final = 15.0
+
+#: Open sessions that are read at a time where all of them are.
+OPEN_PAGE: Final = 200
 
 
 @dataclass(frozen=True)
@@ -178,12 +181,12 @@ class SessionStore:
         with self.engine.connect() as connection:
             return tuple(_session(row) for row in connection.execute(wanted))
 
-    def abandoned(self) -> tuple[Session, ...]:
-        """Return the sessions that feed themselves (not by a schedule), have not ended, and whose lease has run out."""
-        open_ = (SESSIONS.c.ended_at.is_(None), SESSIONS.c.feed != "schedule")
-        late = (SESSIONS.c.lease_until.is_not(None), SESSIONS.c.lease_until < func.clock_timestamp())
-        with self.engine.connect() as connection:
-            return tuple(_session(row) for row in connection.execute(_SESSION.where(*open_, *late)))
+    def open_pages(self, owner: str | None = None) -> Iterator[tuple[Session, ...]]:
+        """Yield all open sessions of an owner (None: everybody's), newest first, a page at a time."""
+        place = None
+        while page := self.list(owner, ended=False, limit=OPEN_PAGE, before=place):
+            yield page
+            place = page[-1].created_at, page[-1].session_id
 
     def lease(self, session_id: UUID, holder: str, seconds: float = LEASE_SECONDS) -> Lease:
         """Take the session's lease under a new token; whoever held an older one writes no more.

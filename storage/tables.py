@@ -221,11 +221,13 @@ SESSIONS: Final = Table(
     Index("sessions_open_idx", "status", postgresql_where=text("ended_at IS NULL")),
 )
 
-#: One row an event of a session's ledger, append-only.
+#: One row an event of a session's ledger, append-only. Its session is there: what inserts it has just updated that row,
+#: and a trigger keeps sessions with a ledger (a foreign key would look again at each event). The index by type leaves
+#: out what every bar brings: that is found by number.
 LEDGER_EVENTS: Final = Table(
     "ledger_events",
     METADATA,
-    Column("session_id", Uuid, ForeignKey("sessions.session_id", ondelete="RESTRICT"), primary_key=True),
+    Column("session_id", Uuid, primary_key=True),
     Column("seq", BigInteger, primary_key=True),
     Column("type", Text, nullable=False),
     Column("data", JSON, nullable=False),
@@ -234,7 +236,13 @@ LEDGER_EVENTS: Final = Table(
     Index(
         "ledger_events_key_idx", "session_id", "key", unique=True, postgresql_where=text("key IS NOT NULL")
     ),
-    Index("ledger_events_type_idx", "session_id", "type", "seq"),
+    Index(
+        "ledger_events_type_idx",
+        "session_id",
+        "type",
+        "seq",
+        postgresql_where=text("type NOT IN ('bars', 'seen', 'closed')"),
+    ),
 )
 
 #: One row a session and symbol: the bars that its strategies were warmed up with, Arrow IPC.
@@ -270,6 +278,19 @@ SESSION_COMMANDS: Final = Table(
     Column("flatten", Boolean, nullable=False, server_default=text("false")),
     Column("at", DateTime(timezone=True), nullable=False, server_default=func.clock_timestamp()),
     Index("session_commands_session_idx", "session_id", "id"),
+)
+
+#: One row a session that was found abandoned: what was done about it while its ledger had `seq` events.
+SESSION_CASES: Final = Table(
+    "session_cases",
+    METADATA,
+    Column("session_id", Uuid, ForeignKey("sessions.session_id", ondelete="CASCADE"), primary_key=True),
+    Column("seq", BigInteger, nullable=False),
+    Column("run_id", Uuid),  # started last to go on with it
+    Column("deaths", Integer, nullable=False, server_default=text("0")),  # of such runs, one after the other
+    Column("not_before", DateTime(timezone=True)),  # for the next run
+    Column("left_at", BigInteger),  # the lease's token at which it was left; null: it is not
+    Column("left_because", Text),  # dead, cancelled
 )
 
 #: One row an alert. Until it is acknowledged, what is the same (owner, rule, about) is counted in it.

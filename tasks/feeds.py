@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from typing import Final, Protocol
 
 import numpy as np
 from prefect import get_run_logger
 
-from gpt_trader.bars import Bars
-from gpt_trader.trading.events import Moment, unstamp
+from gpt_trader.alerts import of_missed
+from gpt_trader.bars import Bars, Times
+from gpt_trader.trading.events import Moment, stamp, unstamp
 from gpt_trader.trading.feed import moments
 from storage.bars_in_range import bars_in_range
+from storage.session_views import SessionViews
+from storage.sessions import Session
 from tasks.sessions import Running
 from tasks.stores import stores
 
@@ -86,16 +89,20 @@ class Replay:
 class Newest:
     """The bars that the lake has and a session by schedule has not seen.
 
-    A split or a dividend since its last bar has scaled all bars before: what the session holds is scaled first.
+    A split or a dividend since its last bar has scaled all bars before: what the session holds is scaled first. A bar
+    that came after a later moment was traded is not traded any more: it is written down as missed, and told.
     """
 
     def __init__(self, running: Running) -> None:
         lake, timeframe, series = stores().lake, running.request.timeframe, {}
+        late: dict[str, Times] = {}
         for symbol in running.request.symbols:
             bars = lake.bars(symbol, timeframe)
             seen, _ = running.trader.ledger.history.bars(symbol)
             rebase(running, symbol, bars, seen)
+            late[symbol] = _late(running, symbol, bars.time)
             series[symbol] = bars[np.searchsorted(bars.time, seen.time[-1], "right") :] if len(seen) else bars
+        _miss(running, late)
         self._series, self._after = series, _seen(running)
         self.total = sum(1 for _ in self.moments())
 
@@ -115,6 +122,40 @@ class Newest:
 def _seen(running: Running) -> np.datetime64 | None:
     time = running.trader.state.time
     return None if time is None else unstamp(time)
+
+
+def _late(running: Running, symbol: str, stored: Times) -> Times:
+    """Return the times of stored bars that belong to the session's past, and that it has not seen."""
+    until, start = _seen(running), running.request.start
+    if until is None:
+        return stored[:0]
+    seen, first = running.trader.ledger.history.bars(symbol)
+    if first:  # what is stored by now before the session began is none of its bars
+        begin = np.searchsorted(stored, seen.time[first - 1], "right")
+    else:
+        begin = 0 if start is None else np.searchsorted(stored, np.datetime64(start, "us"))
+    return np.setdiff1d(stored[begin : np.searchsorted(stored, until, "right")], seen.time)
+
+
+def _miss(running: Running, late: Mapping[str, Times]) -> None:
+    """Write down and tell what came late since the last look."""
+    if running.trader.state.over or not any(len(times) for times in late.values()):
+        return
+    session = running.session
+    known = SessionViews(stores().engine).missed(session.session_id)
+    new: list[tuple[str, str]] = []
+    for symbol, times in late.items():
+        found = [time for time in map(stamp, times) if (symbol, time) not in known]
+        running.trader.missed(symbol, found)
+        new += [(symbol, time) for time in found]
+    tell_missed(session, new)
+
+
+def tell_missed(session: Session, missed: Sequence[tuple[str, str]]) -> None:
+    """Tell of bars, symbol and time each, that came too late to be traded."""
+    for alert in of_missed(session, missed):
+        get_run_logger().warning("%s", alert.message)
+        stores().alerts.put(alert, stores().settings.alerts.repeat_seconds)
 
 
 def rebase(running: Running, symbol: str, bars: Bars, seen: Bars) -> None:

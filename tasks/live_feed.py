@@ -27,7 +27,7 @@ from gpt_trader.trading.request import PaperTradeRequest
 from storage.catalog import Mark
 from storage.session_care import SessionCare
 from tasks.collecting import Collected, Collector
-from tasks.feeds import rebase
+from tasks.feeds import rebase, tell_missed
 from tasks.ingest import ingest, sources
 from tasks.passing import whole
 from tasks.sessions import Running, request_of, sessions
@@ -219,7 +219,7 @@ class Stream:
         if (symbol, label) not in self._missed and not self._running.trader.state.over:
             self._missed.add((symbol, label))
             self._running.trader.missed(symbol, [label])
-            get_run_logger().warning("the bar of %s at %s came too late: it is not traded", symbol, label)
+            tell_missed(self._running.session, [(symbol, label)])
 
     def _expects(self, symbol: str, label: np.datetime64) -> bool:
         found = self._calendars[symbol]

@@ -61,6 +61,7 @@ class Day:
                 "bar": now.bar,
                 "ledger_hash": now.ledger_hash,
                 "certificate": None if now.certificate is None else now.certificate["verdict"],
+                "missed": None if now.certificate is None else now.certificate.get("missed", 0),
                 "error": error,
             }
         )

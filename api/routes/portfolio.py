@@ -23,7 +23,6 @@ from gpt_trader.instruments import Symbol
 from gpt_trader.trading.events import stamp
 from gpt_trader.trading.orders import exact, plain
 from gpt_trader.trading.record import SessionTrade
-from storage.session_views import MOST_SESSIONS
 
 router = APIRouter(prefix="/api/v1/portfolio", tags=["portfolio"])
 
@@ -47,7 +46,10 @@ class PortfolioView(BaseModel):
     """One's open sessions, and their totals by currency."""
 
     totals: list[Total]
-    sessions: list[SessionView] = Field(description=f"Newest first, {MOST_SESSIONS} at most.")
+    open_sessions: int = Field(description="How many there are; the totals are of all of them.")
+    sessions: list[SessionView] = Field(
+        description="The newest of them, `limit` at most; /paper-trade/sessions pages through all."
+    )
 
 
 class PortfolioCurve(BaseModel):
@@ -92,8 +94,12 @@ class TradeItem(BaseModel):
 
 
 @router.get("", summary="One's open sessions together", responses=_ANSWERS)
-async def show_portfolio(context: Parts, caller: Reader) -> PortfolioView:
-    """Return totals by currency, and the sessions; with the scope `admin` everybody's."""
+async def show_portfolio(
+    context: Parts,
+    caller: Reader,
+    limit: Annotated[int, Query(ge=0, le=1000, description="The newest sessions, so many.")] = 200,
+) -> PortfolioView:
+    """Return totals by currency, and the newest sessions; with the scope `admin` everybody's."""
     found = await _accounts(context, caller)
     totals = []
     for currency, group in view.by_currency(found).items():
@@ -112,7 +118,8 @@ async def show_portfolio(context: Parts, caller: Reader) -> PortfolioView:
                 short=plain(held.short),
             )
         )
-    return PortfolioView(totals=totals, sessions=[SessionView.of(each.session) for each in found])
+    shown = [SessionView.of(each.session) for each in found[:limit]]
+    return PortfolioView(totals=totals, open_sessions=len(found), sessions=shown)
 
 
 @router.get("/positions", summary="What one's open sessions hold", responses=_ANSWERS)

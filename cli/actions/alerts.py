@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import Final
 
 from cli.client.alerts import AlertClient
+from cli.client.api import Json
 from cli.client.connect import wire
-from cli.terminal.render import emit, listing, pairs
+from cli.terminal.render import emit, grid, pairs
 
 _COLUMNS: Final = {
     "id": "id",
@@ -23,7 +24,17 @@ def list_alerts(*, everything: bool) -> None:
     """List the alerts that are open, or all."""
     with AlertClient(wire()) as client:
         items = client.alerts(acknowledged=everything)
-    listing(items, _COLUMNS, empty="no alerts")
+    emit(
+        items,
+        rows=lambda: items,
+        table=lambda: [grid(map(_to_the_second, items), _COLUMNS) if items else "no alerts"],
+    )
+
+
+def _to_the_second(alert: Json) -> Json:
+    """Return an alert with its times as a person reads them."""
+    times = {name: alert[name] and str(alert[name])[:19].replace("T", " ") for name in ("last_at", "sent_at")}
+    return {**alert, **times}
 
 
 def acknowledge_alert(alert_id: int) -> None:

@@ -1,37 +1,43 @@
-"""`monitor`: what the engine does, as it happens."""
+"""`monitor`: sessions, runs and what the engine does, as it happens."""
 
 from __future__ import annotations
 
 import json
+import os
+import signal
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Final
+from types import FrameType
+from typing import Any, Final
 
-from cli.client.connect import connect, present
+from cli.client.connect import present, wire
 from cli.client.stream import LiveStream
 from cli.runs.board import Board
-from cli.terminal.monitored import line, tables
+from cli.runs.monitor_screen import Screen
+from cli.runs.trading_board import TradingBoard
+from cli.runs.watching import MonitorClient, Watching
+from cli.terminal.keyboard import keyboard
+from cli.terminal.monitored import alert_line, line
 from cli.terminal.options import Output, current, say
-from cli.terminal.render import emit, write
-from gpt_trader.errors import EngineUnreachable, Problem, Refused
+from cli.terminal.render import console, emit, write
+from cli.terminal.trading_view import screen
+from gpt_trader.errors import Problem, Refused
 
-if TYPE_CHECKING:
-    from cli.client.api import Client
-
-#: Seconds between two looks for new runs.
-_LOOK_SECONDS: Final = 2.0
 #: How long `--once` waits for the state of what it has asked for.
 _ONCE_SECONDS: Final = 5.0
-_FRAME_SECONDS: Final = 0.25
+#: Seconds that one look at the stream waits where lines are written, and where keys are waited for too.
+_LINE_SECONDS: Final = 0.25
+_FRAME_SECONDS: Final = 0.1
+#: Rows that `--once` shows, as there is no screen to fit.
+_ROWS: Final = 200
 
 Message = dict[str, Any]
-Show = Callable[[Message | None], None]
 
 
 def monitor(symbols: Sequence[str], *, limit: int, once: bool) -> None:
-    """Show runs, symbols and system events; with `once`, as they are now.
+    """Show sessions, runs, symbols, alerts and system events; with `once`, as they are now.
 
     Raises Refused where the output format has no form for a stream, and what `LiveStream.receive` raises.
     """
@@ -41,109 +47,114 @@ def monitor(symbols: Sequence[str], *, limit: int, once: bool) -> None:
                 "output", current().output.value, "is no format of a stream", allowed="table, json; or --once"
             )
         )
-    board = Board(limit)
-    with connect() as client:
-        runs = client.runs(limit=limit)  # starts the engine where none runs
+    with MonitorClient(wire()) as client:
+        client.runs(limit=1)  # starts the engine where none runs
         client.settle()
         with LiveStream(lambda: present(client), client.renewed) as stream:
-            _follow(stream, board, runs)
-            stream.subscribe("system.events")
+            watching = Watching(client, stream, Board(limit), TradingBoard())
+            watching.begin()
             for symbol in symbols:
                 stream.subscribe("market.stream", {"symbol": symbol.upper()})
             if once:
-                _once(stream, board)
+                _once(watching)
+            elif current().machine or not _can_redraw():
+                _lines(watching)
             else:
-                _live(client, stream, board)
+                _live(watching)
 
 
-def _once(stream: LiveStream, board: Board) -> None:
+def _once(watching: Watching) -> None:
     """Wait for the state of everything that was asked for, and show it."""
-    awaited, end = stream.wanted, time.monotonic() + _ONCE_SECONDS
+    awaited, end = watching.stream.wanted, time.monotonic() + _ONCE_SECONDS
     while awaited and time.monotonic() < end:
-        message = stream.receive(end - time.monotonic())
+        message = watching.stream.receive(end - time.monotonic())
         if message is None:
             break
-        board.take(message)
+        watching.take(message)
         stands = message["type"] == "snapshot" or message.get("channel") == "system.events"
         if stands or message["type"] == "error":
             awaited.discard((str(message.get("channel")), message.get("key")))
         if message["type"] == "error":
             raise Refused(message["detail"])
-    found = board.as_dict()
+    found = watching.as_dict()
     emit(
         found,
         rows=lambda: found["runs"],
-        table=lambda: tables(found["runs"], found["bars"], found["events"], ""),
+        table=lambda: screen(
+            found, selected=None, status=None, prompt=None, width=console().width, height=_ROWS
+        ),
     )
 
 
-def _live(client: Client, stream: LiveStream, board: Board) -> None:
-    with _showing(stream, board) as show:
-        looked = time.monotonic()
-        try:
-            while True:
-                message = stream.receive(_FRAME_SECONDS)
-                if message is not None and message["type"] == "error":
-                    say(f"{message.get('channel') or 'stream'}: {message['detail']}")
-                if message is not None:
-                    board.take(message)
-                if time.monotonic() - looked > _LOOK_SECONDS:
-                    looked = time.monotonic()
-                    _look(client, stream, board)
-                show(message)
-        except KeyboardInterrupt:  # how it is meant to end
-            return
-
-
-def _look(client: Client, stream: LiveStream, board: Board) -> None:
-    """Look for runs that began since."""
+def _lines(watching: Watching) -> None:
+    """Write a line for each thing that happens, for a program the message itself."""
     try:
-        _follow(stream, board, client.runs(limit=board.most_runs))
-    except EngineUnreachable:
-        client.close()  # the stream comes back by itself, and says so where it cannot
-
-
-def _follow(stream: LiveStream, board: Board, runs: Sequence[Message]) -> None:
-    whole = board.listed  # what began under our eyes is shown from its first event on
-    begun, over = board.list_runs(runs)
-    for channel in begun:
-        stream.subscribe(channel, whole=whole)
-    for channel in over:
-        stream.unsubscribe(channel)
-
-
-@contextmanager
-def _showing(stream: LiveStream, board: Board) -> Iterator[Show]:
-    """Yield what shows a message (None: nothing came): JSON lines, lines, or tables that are drawn anew."""
-    if current().machine:
-        yield _json_line
+        while True:
+            message = _received(watching, _LINE_SECONDS)
+            if message is not None and current().machine:
+                if message["type"] in ("snapshot", "publication", "reset"):
+                    write(json.dumps(message, ensure_ascii=False) + "\n")
+            elif message is not None and message["type"] == "publication":
+                write(line(message, watching.trading.named) + "\n")
+            for alert in watching.look():
+                if not current().machine:
+                    write(alert_line(alert) + "\n")
+    except KeyboardInterrupt:  # how it is meant to end
         return
-    if not _can_redraw():
-        yield _plain_line
-        return
+
+
+def _live(watching: Watching) -> None:
+    """Draw one screen anew as things happen and keys are pressed; the terminal is as it was afterwards."""
     from rich.console import Console, Group
     from rich.live import Live
 
+    shown = Screen(watching)
+    out = Console(highlight=False, markup=False)
+
     def drawn() -> Group:
-        known = board.as_dict()
-        status = "" if stream.connected else "not connected: coming back"
-        return Group(*tables(known["runs"], known["bars"], known["events"], status))
+        return Group(*shown.drawn(out.width, out.height))
 
-    with Live(drawn(), console=Console(highlight=False, markup=False), auto_refresh=False) as live:
-        yield lambda _: live.update(drawn(), refresh=True)
+    try:
+        with (
+            _ended_by_sigterm(),
+            keyboard() as keys,
+            Live(drawn(), console=out, screen=True, auto_refresh=False, vertical_overflow="crop") as live,
+        ):
+            while not shown.leaving:
+                end = time.monotonic() + _FRAME_SECONDS
+                while (left := end - time.monotonic()) > 0:  # however much comes in, a frame is drawn in time
+                    _received(watching, left)
+                for key in keys() if keys is not None else ():
+                    shown.press(key)
+                watching.look()
+                live.update(drawn(), refresh=True)
+    except KeyboardInterrupt:  # how it is meant to end as well
+        return
 
 
-def _json_line(message: Message | None) -> None:
-    if message is not None and message["type"] in ("snapshot", "publication", "reset"):
-        write(json.dumps(message, ensure_ascii=False) + "\n")
+def _received(watching: Watching, seconds: float) -> Message | None:
+    """Return the next message, which everything that is watched has taken in."""
+    message = watching.stream.receive(seconds)
+    if message is not None and message["type"] == "error":
+        say(f"{message.get('channel') or 'stream'}: {message['detail']}")
+    if message is not None:
+        watching.take(message)
+    return message
 
 
-def _plain_line(message: Message | None) -> None:
-    if message is not None and message["type"] == "publication":
-        write(line(message) + "\n")
+@contextmanager
+def _ended_by_sigterm() -> Iterator[None]:
+    """Leave by an exception where somebody asks the program to end: a screen must be given back."""
+
+    def end(number: int, _frame: FrameType | None) -> None:
+        raise SystemExit(128 + number)
+
+    before: Callable[[int, FrameType | None], Any] | int | None = signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _can_redraw() -> bool:
-    import os
-
     return sys.stdout.isatty() and os.environ.get("TERM", "") not in ("dumb", "unknown")

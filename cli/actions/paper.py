@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, NoReturn
 
@@ -16,10 +17,20 @@ from cli.runs.progress import progress
 from cli.runs.submit import finish, start
 from cli.terminal.failures import Interrupted
 from cli.terminal.options import say
-from cli.terminal.render import emit, grid, pairs
+from cli.terminal.render import emit
 from cli.terminal.result import show_result
-from cli.terminal.sessions import COLUMNS, account_view, certified, listed, readable, session_view
-from gpt_trader.errors import Problem, Refused, RunFailed, UnknownName
+from cli.terminal.sessions import (
+    account_view,
+    begun,
+    certified,
+    equity_grid,
+    session_grid,
+    session_view,
+    short,
+    table_of,
+)
+from gpt_trader.errors import NotFound, Problem, Refused, RunFailed, UnknownName
+from gpt_trader.runs import FINAL_STATES
 from gpt_trader.slices import SLICES
 from gpt_trader.trading.request import PaperCertificateRequest, PaperDailyRequest, PaperTradeRequest
 
@@ -28,6 +39,8 @@ _ID: Final = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNOREC
 _BEGINNING: Final = 4
 #: Sessions among which a name or the beginning of an id is looked for.
 _LOOKED_AT: Final = 1_000
+#: Seconds that a worker is given to begin a session.
+_BEGIN_SECONDS: Final = 20.0
 #: Closes that a table of the equity shows.
 _CLOSES: Final = 20
 
@@ -47,10 +60,35 @@ def start_session(values: Mapping[str, Any], *, follow: bool) -> None:
         if follow:
             show_result(_followed(client, started), links=client.absolute(started.links))
             return
-        facts = {"session_id": started.run_id, **started.as_dict()}
-        plain = {name.replace("_", " "): value for name, value in facts.items() if name != "links"}
-        emit(facts, table=lambda: [pairs(plain | client.absolute(started.links))])
-        say(f"follow it: gpt-trader paper show {started.run_id}, or gpt-trader monitor")
+        session = _begun(client, started.run_id)
+        links = client.absolute(started.links)
+    facts = {"session_id": started.run_id, **started.as_dict()}
+    emit(facts, table=lambda: begun(started.run_id, session, links))
+    if session is None:
+        say(
+            "no worker has begun it yet: gpt-trader status shows the engine, gpt-trader workflow runs its runs"
+        )
+    else:
+        say(f"look at it: gpt-trader paper show {short(session)}, or gpt-trader monitor")
+
+
+def _begun(client: SessionClient, session_id: str) -> Json | None:
+    """Return the session once its run has begun it, so that the next command finds it; None: nobody has in time.
+
+    Raises what the run says where it ended before.
+    """
+    end, pause = time.monotonic() + _BEGIN_SECONDS, 0.1
+    while True:
+        try:
+            return client.session(session_id)
+        except NotFound:
+            run = client.run(session_id)
+        if run.get("state") in FINAL_STATES:
+            demand_completed(session_id, run)
+        if time.monotonic() > end:
+            return None
+        time.sleep(pause)
+        pause = min(pause * 1.5, 1.0)
 
 
 def show_sessions(*, limit: int, state: str | None) -> None:
@@ -61,7 +99,7 @@ def show_sessions(*, limit: int, state: str | None) -> None:
     emit(
         items,
         rows=lambda: items,
-        table=lambda: [grid(map(listed, items), COLUMNS["sessions"]) if items else empty],
+        table=lambda: [session_grid(items) if items else empty],
     )
 
 
@@ -80,7 +118,7 @@ def show_rows(name: str, what: str, *, limit: int) -> None:
     emit(
         items,
         rows=lambda: items,
-        table=lambda: [grid(map(readable, items), COLUMNS[what]) if items else f"no {what} yet"],
+        table=lambda: [table_of(what, items) if items else f"no {what} yet"],
     )
 
 
@@ -96,11 +134,10 @@ def show_equity(name: str) -> None:
     with _sessions() as client:
         columns = client.equity(_id(client, name))
     rows = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
-    newest = map(readable, rows[-_CLOSES:])
     emit(
         columns,
         rows=lambda: rows,
-        table=lambda: [grid(newest, {field: field for field in columns}) if rows else "no bar yet"],
+        table=lambda: [equity_grid(rows[-_CLOSES:]) if rows else "no bar yet"],
     )
 
 
@@ -114,8 +151,8 @@ def ask(name: str, command: str, *, flatten: bool = False) -> None:
             answer = client.pause(session_id) if command == "pause" else client.resume(session_id)
     run = answer.get("run")
     how = f"run {run['run_id']} was started for it" if run else "it does so between two bars"
-    done = f"session {session_id} is asked to {command}: {how}; gpt-trader paper show {session_id}"
-    emit(answer, table=lambda: [done])
+    emit(answer, table=lambda: [f"session {name} is asked to {command}: {how}"])
+    say(f"look at it: gpt-trader paper show {name}")
 
 
 def replay_session(name: str) -> None:

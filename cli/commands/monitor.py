@@ -1,4 +1,4 @@
-"""`gpt-trader monitor`: what the engine does, as it happens."""
+"""`gpt-trader monitor`: sessions, runs and what the engine does, as it happens."""
 
 from __future__ import annotations
 
@@ -23,9 +23,10 @@ def monitor(
     ] = 10,
     once: Annotated[bool, typer.Option("--once", help="Show how things stand now, and end.")] = False,
 ) -> None:
-    """Watch runs (state, progress), new bars and the engine's events over its stream. Ctrl-C ends it.
+    """Watch trading sessions, runs, alerts and new bars, live over the engine's stream. q or Ctrl-C ends it.
 
-    On a terminal one screen is kept up to date; elsewhere each publication is a line, and with --output json a JSON
+    On a terminal one screen is kept up to date: sessions with their equity curves, positions, fills, runs with their
+    progress, open alerts; ? shows the keys. Elsewhere each thing that happens is a line, and with --output json a JSON
     object a line.
 
     Example: gpt-trader monitor --symbol AAPL

@@ -30,6 +30,11 @@ _POLL_SECONDS: Final = 0.05
 _started: Final[list[subprocess.Popen[bytes]]] = []
 
 
+def reap() -> None:
+    """Forget the supervisors of this process's that have ended: until then the system keeps them as zombies."""
+    _started[:] = [process for process in _started if process.poll() is None]
+
+
 def ensure_engine(
     settings: Settings,
     home: Home,
@@ -111,7 +116,7 @@ class _Starter:
             self._start()
 
     def _start(self) -> None:
-        _started[:] = [process for process in _started if process.poll() is None]
+        reap()
         if self._process is None:
             self._say(f"starting the local engine of {self._home.root}")
         log = self._home.logs / "engine.log"

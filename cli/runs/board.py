@@ -119,9 +119,11 @@ class Board:
 
 def _run(item: Mapping[str, Any]) -> WatchedRun:
     request: Mapping[str, Any] = item.get("request") or {}
-    symbols = request.get("symbols") or ()
+    legs = request.get("legs") or ()
+    symbols = request.get("symbols") or list(dict.fromkeys(str(leg["symbol"]) for leg in legs))
     named = request.get("symbol") or ", ".join(symbols[:3]) + (", …" if len(symbols) > 3 else "")
-    about = " ".join(filter(None, (named, str(request.get("strategy") or ""))))
+    strategies = dict.fromkeys(str(leg["strategy"]) for leg in legs) or [str(request.get("strategy") or "")]
+    about = str(request.get("name") or "") or " ".join(filter(None, (named, *strategies)))
     return WatchedRun(
         run_id=str(item["run_id"]),
         flow=str(item.get("flow") or ""),

@@ -1,8 +1,8 @@
-"""What `monitor` shows: tables on a terminal, a line a change elsewhere."""
+"""What `monitor` shows of the engine: tables of runs, bars and events, and a line for each thing that happens."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 from cli.terminal.render import grid, short_strategy
@@ -15,28 +15,35 @@ Row = Mapping[str, Any]
 _BAR: Final = 12
 
 
-def tables(
-    runs: Sequence[Row], bars: Sequence[Row], events: Sequence[Row], status: str
-) -> list[RenderableType]:
-    """Return the tables of one moment; what is empty is left out."""
-    parts: list[RenderableType] = []
+def run_table(runs: Iterable[Row]) -> RenderableType:
+    """Return runs, each with its progress."""
     columns = {"run": "run", "flow": "workflow", "about": "about", "state": "state", "progress": "progress"}
-    parts.append(grid(map(_run_row, runs), {**columns, "message": "last said"}) if runs else "no runs yet")
-    if bars:
-        wanted = ("symbol", "timeframe", "time", "open", "high", "low", "close", "volume")
-        parts += ["", grid(bars, {name: name for name in wanted})]
-    if events:
-        parts += ["", grid(map(_event_row, events), {"ts": "time", "event": "event", "what": "what"})]
-    if status:
-        parts += ["", status]
-    return parts
+    return grid(map(_run_row, runs), {**columns, "message": "last said"})
 
 
-def line(message: Mapping[str, Any]) -> str:
-    """Return one publication as a line."""
+def bar_table(bars: Iterable[Row]) -> RenderableType:
+    """Return the newest bars."""
+    wanted = ("symbol", "timeframe", "time", "open", "high", "low", "close", "volume")
+    return grid(bars, {name: name for name in wanted})
+
+
+def event_table(events: Iterable[Row]) -> RenderableType:
+    """Return what the engine did."""
+    return grid(map(_event_row, events), {"ts": "time", "event": "event", "what": "what"})
+
+
+def line(message: Mapping[str, Any], named: Callable[[object], str] = str) -> str:
+    """Return one publication as a line; `named` returns what a session is called."""
     name = str(message["channel"]) + (f" {message['key']}" if message.get("key") else "")
-    what = _said(message.get("data") or {})
-    return f"{_clock(message.get('ts'))}  {name}  {message.get('event', message['type'])}  {what}".rstrip()
+    facts = {each: value for each, value in (message.get("data") or {}).items() if each != "schema_version"}
+    if "session_id" in facts:
+        name += f" {named(facts.pop('session_id'))}"
+    return f"{clock(message.get('ts'))}  {name}  {message.get('event', message['type'])}  {_said(facts)}".rstrip()
+
+
+def alert_line(alert: Mapping[str, Any]) -> str:
+    """Return an alert as a line."""
+    return f"{clock(alert['last_at'])}  alert {alert['id']}  {alert['severity']}  {alert['message']}"
 
 
 def _run_row(run: Row) -> Row:
@@ -59,7 +66,7 @@ def _progress(run: Row) -> str:
 
 def _event_row(event: Row) -> Row:
     rest = {name: value for name, value in event.items() if name not in ("ts", "event")}
-    return {"ts": _clock(event.get("ts")), "event": event.get("event"), "what": _said(rest)}
+    return {"ts": clock(event.get("ts")), "event": event.get("event"), "what": _said(rest)}
 
 
 def _said(facts: Mapping[str, Any]) -> str:
@@ -79,5 +86,6 @@ def _said(facts: Mapping[str, Any]) -> str:
     return " ".join(shown)
 
 
-def _clock(ts: object) -> str:
+def clock(ts: object) -> str:
+    """Return a moment's time of day."""
     return str(ts or "").partition("T")[2][:8]

@@ -7,7 +7,7 @@ import io
 import json
 import os
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeGuard
 
 from cli.terminal.options import Output, current
@@ -69,19 +69,19 @@ def listing(items: Sequence[Row], columns: Mapping[str, str], *, empty: str, val
     )
 
 
-def grid(items: Iterable[Row], columns: Mapping[str, str]) -> RenderableType:
-    """Return a compact table of `items`; numbers are set to the right."""
+def grid(items: Iterable[Row], columns: Mapping[str, str], *, numbers: Container[str] = ()) -> RenderableType:
+    """Return a compact table of `items`; numbers are set to the right, and the fields of `numbers`, written already."""
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
 
     rows = list(items)
     table = Table(box=SIMPLE_HEAD, pad_edge=False, show_edge=False)
     for field, heading in columns.items():
-        numeric = bool(rows) and all(
+        numeric = field in numbers or all(
             isinstance(row.get(field), int | float | None) and not isinstance(row.get(field), bool)
             for row in rows
         )
-        table.add_column(heading, justify="right" if numeric else "left", overflow="fold")
+        table.add_column(heading, justify="right" if numeric and rows else "left", overflow="fold")
     for row in rows:
         table.add_row(*(shown(row.get(field)) for field in columns))
     return table

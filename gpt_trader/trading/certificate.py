@@ -4,7 +4,7 @@ A replay feeds the recorded inputs (bars, commands, changes of scale, bars that 
 new simulated broker: each event it makes must be the recorded one. The backtest (`gpt_trader.trading.backtest`, and
 with one leg vectorbt's own) must have the same fills and, at each close, the same equity, to 1e-9. What a backtest has
 no words for (a pause, a limit of risk that was reached, an order filled in parts) makes it differ from there on; the
-certificate says which.
+certificate names all of that. Bars that came too late to be traded are in neither: the certificate counts them.
 """
 
 from __future__ import annotations
@@ -31,8 +31,10 @@ from gpt_trader.trading.trader import Trader
 
 _TOLERANCE: Final = 1e-9
 
-#: A backtest knows these statuses alone.
-_ORDINARY: Final = frozenset({"finishing", "completed", "stopped"})
+#: What a backtest knows as well, and what only ends something that it does not.
+_ORDINARY: Final = frozenset({"active", "finishing", "completed", "stopped"})
+
+_REBASED: Final = "rebased"
 
 
 @dataclass(frozen=True)
@@ -48,8 +50,20 @@ class Divergence:
 
 
 @dataclass(frozen=True)
+class MissedBar:
+    """A bar that came after a later one (of `after`) had been traded, and so was not."""
+
+    symbol: str
+    time: str
+    after: str
+
+
+@dataclass(frozen=True)
 class Certificate:
-    """What a session's ledger proves. `backtest_equal` is None where there is nothing to compare yet."""
+    """What a session's ledger proves. `backtest_equal` is None where there is nothing to compare yet.
+
+    `missed` counts the bars that came too late to be traded: neither the session nor its backtest has them.
+    """
 
     verdict: Literal["equal", "diverged"]
     replay_equal: bool
@@ -58,6 +72,8 @@ class Certificate:
     bars: int
     fills: int
     first_divergence: Divergence | None
+    missed: int = 0
+    first_missed: MissedBar | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """Return it JSON-ready."""
@@ -86,9 +102,17 @@ def certify(
         other = _backtested(request, strategies, seen, events)
         backtest_equal = other is None
         differs = differs or other
-    equal = replay_equal and backtest_equal is not False
+    missed = [MissedBar(**event.data) for event in events if event.type == "missed"]
     return Certificate(
-        "equal" if equal else "diverged", replay_equal, backtest_equal, ledger_hash, steps, fills, differs
+        "equal" if replay_equal and backtest_equal is not False else "diverged",
+        replay_equal,
+        backtest_equal,
+        ledger_hash,
+        steps,
+        fills,
+        differs,
+        len(missed),
+        missed[0] if missed else None,
     )
 
 
@@ -169,7 +193,7 @@ def _backtested(
         return None
     costs, slippage = kernel.costs_of(request)
     by_units = bool(costs.per_unit or costs.per_order or costs.minimum or slippage.per_unit)
-    why = _beyond_a_backtest(events, differs.time, by_units=by_units)
+    why = _beyond_a_backtest(request, events, differs.time, by_units=by_units)
     return differs if why is None else Divergence(**{**differs.__dict__, "reason": why})
 
 
@@ -223,19 +247,68 @@ def _first_equity(
     return Divergence("equity", "backtest", time, float(ours[at]), float(theirs[at]), "the equity differs")
 
 
-def _beyond_a_backtest(events: Sequence[LedgerEvent], time: str | None, *, by_units: bool) -> str | None:
-    """Return the first thing, up to a time, that a backtest has no words for (`by_units`: costs are not a fraction)."""
-    split = next((event for event in events if event.type == "rebased"), None)
-    if by_units and split is not None:  # the backtest has all bars on their last scale, from the first on
-        return f"prices of {split.data['symbol']} were scaled by {split.data['factor']:g}, and costs are by the unit"
+def _beyond_a_backtest(
+    request: PaperTradeRequest, events: Sequence[LedgerEvent], time: str | None, *, by_units: bool
+) -> str | None:
+    """Return everything that a backtest has no words for, oldest first; None where nothing of that kind was by `time`.
+
+    What happened several times is said once, with how often. What came after `time` is named as well: it does not
+    explain the first difference, but the two would differ for it too. `by_units`: costs are not a fraction.
+    """
+    causes: dict[str, _Cause] = {}
     now: str | None = None
     for event in events:
         if event.type == "bars":
             now = event.data["time"]
-        if time is not None and now is not None and now > time:
-            return None
-        if event.type == "status" and event.data["status"] not in _ORDINARY:
-            return f"from {now or 'the start'} on: {event.data['reason'] or event.data['status']}"
-        if event.type == "fill" and not event.data["complete"]:
-            return f"at {now} an order was filled in part: the session trades a fraction of a bar's volume at most"
+        found = _cause(request, event, by_units=by_units)
+        if found is not None:
+            cause = causes.setdefault(found[0], _Cause(found[1], now))
+            cause.times += 1
+            cause.last = now
+    before: list[str] = []
+    after: list[str] = []
+    for kind, cause in causes.items():
+        # A backtest has all bars on their last scale from the first on: whenever that changed, it explains.
+        explains = kind.startswith(_REBASED) or time is None or cause.first is None or cause.first <= time
+        (before if explains else after).append(str(cause))
+    if not before:
+        return None
+    return "; ".join(before) + (f"; later also {'; '.join(after)}" if after else "")
+
+
+@dataclass
+class _Cause:
+    """A kind of thing that no backtest knows: what it was, after which bar first and last, and how often."""
+
+    words: str
+    first: str | None
+    last: str | None = None
+    times: int = 0
+
+    def __str__(self) -> str:
+        first = "before the first bar" if self.first is None else shown_time(self.first)
+        last = shown_time(self.last or first)
+        more = "" if self.times == 1 else f"once more on {last}"
+        more = more if self.times < 3 else f"{self.times - 1} times more until {last}"
+        when = ", ".join(part for part in ("" if first in self.words else first, more) if part)
+        return f"{self.words} ({when})" if when else self.words
+
+
+def _cause(request: PaperTradeRequest, event: LedgerEvent, *, by_units: bool) -> tuple[str, str] | None:
+    """Return an event's kind and words where a backtest knows nothing of the sort."""
+    data = event.data
+    if event.type == "status" and data["status"] not in _ORDINARY:
+        why = data["reason"] or data["status"]
+        return data["status"], f"everything was closed: {why}" if data["status"] == "closing" else why
+    if event.type == "fill" and not data["complete"]:
+        bound = "" if request.participation is None else f" at {request.participation:g} of a bar's volume"
+        return "fill", f"an order was filled in part{bound}"
+    if event.type == _REBASED and by_units:
+        scaled = f"prices of {data['symbol']} were scaled by {data['factor']:g}"
+        return f"{_REBASED} {data['symbol']}", f"{scaled}, and costs are by the unit"
     return None
+
+
+def shown_time(time: str) -> str:
+    """Return a time of the ledger as a sentence has it: a midnight as its day."""
+    return time.removesuffix("T00:00:00Z").removesuffix("Z").replace("T", " ")

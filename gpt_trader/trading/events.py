@@ -82,7 +82,16 @@ def unstamp(text: str) -> np.datetime64:
     return np.datetime64(text.removesuffix("Z"), "us")
 
 
+_CANONICAL: Final = json.JSONEncoder(sort_keys=True, separators=(",", ":"), allow_nan=False)
+_AS_WRITTEN: Final = json.JSONEncoder(separators=(",", ":"), allow_nan=False)
+
+
 def chained(before: str, event: LedgerEvent) -> str:
     """Return the ledger's hash after this event: sha256 over the hash before it, its type and its content."""
-    content = json.dumps(event.data, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    content = _CANONICAL.encode(event.data)
     return hashlib.sha256(f"{before}\n{event.type}\n{content}".encode()).hexdigest()
+
+
+def document(event: LedgerEvent) -> str:
+    """Return an event's content as JSON, its keys in order; raise ValueError for what is not finite."""
+    return _AS_WRITTEN.encode(event.data)

@@ -61,7 +61,7 @@ class Refusal:
 
 @dataclass(frozen=True)
 class Change:
-    """Something that happened to the session itself: a command, another status, a split or a dividend."""
+    """Something that happened to the session itself: a command, another status, a split, a bar that came late."""
 
     time: str | None
     what: str
@@ -137,6 +137,12 @@ def explained(certificate: Certificate) -> list[str]:
         said = [
             "Replayed from its recorded inputs, the session does not make the events of its ledger again."
         ]
+    if (first := certificate.first_missed) is not None:
+        bars = "1 bar" if certificate.missed == 1 else f"{certificate.missed} bars"
+        said.append(
+            f"{bars} came after later ones had been traded and are in neither, the first {first.symbol}'s of "
+            f"{first.time}: a backtest of the stored bars has them."
+        )
     if certificate.backtest_equal is None:
         return [*said, "It has traded no bar yet: there is nothing to compare with a backtest."]
     if certificate.backtest_equal:
@@ -146,7 +152,7 @@ def explained(certificate: Certificate) -> list[str]:
         )
     else:
         said.append(
-            "A backtest over the same bars differs. A pause, a limit that was reached or a bound on volume is "
-            "nothing that a backtest knows: from there on the two go their own ways."
+            "A backtest over the same bars differs. A pause, a stop that closes everything, a limit that was "
+            "reached or a bound on volume is nothing that a backtest knows: from there on the two go their own ways."
         )
     return said

@@ -12,6 +12,7 @@ from gpt_trader.backtesting.report import formats
 from gpt_trader.backtesting.report.glossary import GLOSSARY
 from gpt_trader.backtesting.report.page import display_name
 from gpt_trader.backtesting.report.static_page import static_template
+from gpt_trader.trading.certificate import shown_time
 from gpt_trader.trading.outcome import Outcome, changes, explained, positions, refusals
 from gpt_trader.trading.pictures import curve
 from gpt_trader.trading.record import SessionTrade
@@ -83,8 +84,15 @@ def _written(side: Any) -> str:  # noqa: ANN401  an event, a fill, an amount or 
     if side is None:
         return "nothing"
     if isinstance(side, dict):
-        return ", ".join(f"{name} {value}" for name, value in side.items())
+        return ", ".join(f"{name} {_value(name, value)}" for name, value in side.items())
     return repr(side)
+
+
+def _value(name: str, value: Any) -> Any:  # noqa: ANN401 - an event's
+    """Return a value as the page's tables have it: legs from 1, a midnight as its day; numbers with all digits."""
+    if name == "leg" and isinstance(value, int):
+        return value + 1
+    return shown_time(value) if name == "time" and isinstance(value, str) else value
 
 
 def _at(text: str | None, *, daily: bool) -> str:

@@ -19,6 +19,9 @@ from gpt_trader.trading.record import Record
 _POINTS: Final = 900
 _HEIGHT: Final = 500
 
+#: A drawdown of less is marked at less than whole percents.
+_SHALLOW: Final = -0.05
+
 
 def curve(record: Record, capital: float, changes: Sequence[Change]) -> Markup:
     """Return the picture of a session of at least one bar; bars are evenly spaced."""
@@ -27,10 +30,11 @@ def curve(record: Record, capital: float, changes: Sequence[Change]) -> Markup:
     shown = display_indices((equity, falls, invested), _POINTS)
     x = across(len(equity))
     low, high = min(float(equity.min()), capital), max(float(equity.max()), capital)
+    deepest = min(float(falls.min()), -0.01)
     room = (high - low) * 0.04 or abs(high) * 0.01 or 1.0
     panels = [
         Panel("Equity", 24, 230, low - room, high + room, False, money),
-        Panel("Drawdown", 290, 80, min(float(falls.min()), -0.01), 0.0, False, _whole),
+        Panel("Drawdown", 290, 80, deepest, 0.0, False, _whole if deepest < _SHALLOW else _tenths),
         Panel(
             "Invested",
             406,
@@ -73,3 +77,7 @@ def _marks(changes: Sequence[Change], bars: int, panel: Panel) -> list[Markup]:
 
 def _whole(value: float) -> str:
     return percent(value, 0)
+
+
+def _tenths(value: float) -> str:
+    return percent(value, 1)

@@ -18,7 +18,14 @@ from pydantic import (
 )
 
 from gpt_trader.instruments import Symbol
-from gpt_trader.requests import BacktestRequest, ParamValue, Request, StrategyName, TradingRequest
+from gpt_trader.requests import (
+    BacktestRequest,
+    ParamValue,
+    Request,
+    StrategyName,
+    TradingRequest,
+    one_complaint,
+)
 from gpt_trader.trading.closing import moment_text
 
 MOST_LEGS: Final = 50
@@ -33,6 +40,13 @@ _ROUNDING: Final = 1e-9
 Feed = Literal["replay", "schedule", "stream"]
 
 Fraction = Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)]
+
+_FASTEST: Final = 1e9
+
+Speed = Annotated[
+    Literal["max"] | Annotated[float, Field(gt=0, le=_FASTEST, allow_inf_nan=False)],
+    one_complaint("is no speed", allowed=f"max, or a number above 0, {_FASTEST:,.0f} at most", word="max"),
+]
 
 
 class Leg(BaseModel):
@@ -123,7 +137,7 @@ class PaperTradeRequest(TradingRequest):
         description="Stored bars of the range, at `speed`; or new bars from `start` on (default: from the first that "
         "is not stored yet): `schedule` as `paper_daily` brings them, `stream` as the source's live stream does.",
     )
-    speed: Literal["max"] | Annotated[float, Field(gt=0, le=1e9, allow_inf_nan=False)] = Field(
+    speed: Speed = Field(
         default="max", description="Feed replay: so many times as fast as the market was, or max."
     )
     until: Annotated[str, AfterValidator(moment_text)] | None = Field(

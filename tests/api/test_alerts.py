@@ -19,9 +19,10 @@ from sqlalchemy import Engine as Database
 from sqlalchemy import text
 
 from api.alerting import Alerting
-from gpt_trader.alerts import Alert, AlertRules, Standing, of_silence, of_standing
+from gpt_trader.alerts import Alert, AlertRules, Standing, of_abandoned, of_standing
 from gpt_trader.settings import Settings
 from storage.alerts import AlertStore
+from storage.session_care import SessionCare
 from storage.sessions import Session, SessionStore
 from tests.api.conftest import Engine
 from tests.api.test_health_and_errors import problem
@@ -67,16 +68,42 @@ def rules_of(alerts: Iterator[Alert]) -> list[str]:
     return [alert.rule for alert in alerts]
 
 
-def test_a_session_that_nobody_trades_is_dead_and_one_without_bars_is_stale() -> None:
-    rules = AlertRules()
-    late = NOW + timedelta(seconds=61)
-    assert rules_of(of_silence(session(), rules, NOW)) == []
-    assert rules_of(of_silence(session(), rules, late)) == ["session_dead"]
-    assert rules_of(of_silence(session(ended_at=NOW), rules, late)) == []
-    assert rules_of(of_silence(session(lease_until=None), rules, late)) == []
-    waiting = session(feed="schedule", lease_until=None)
-    assert rules_of(of_silence(waiting, rules, NOW)) == []
-    assert rules_of(of_silence(waiting, rules, NOW + timedelta(days=6))) == ["stale_data"]
+def test_a_session_is_dead_once_it_is_given_up_or_nobody_took_it_up_in_time() -> None:
+    def told(seconds: float, deaths: int = 0, *, given_up: bool = False) -> list[str]:
+        return rules_of(of_abandoned(session(), seconds, deaths, given_up=given_up, rules=AlertRules()))
+
+    assert told(60) == []
+    assert told(60.1) == ["session_dead"]
+    assert told(1, 5) == []
+    assert told(1, 5, given_up=True) == ["session_dead"]
+
+
+def test_hours_of_silence_are_measured_by_the_databases_clock(engine: Database) -> None:
+    """Row 12: an API whose clock is wrong raises nothing for it, and misses nothing."""
+    store, care = SessionStore(engine), SessionCare(engine)
+    ids = [uuid4() for _ in range(4)]
+    for each, feed in zip(ids, ("replay", "replay", "schedule", "replay"), strict=True):
+        store.create(each, "ann", "paper_trade", {"feed": feed}, {}, name=feed, capital="1")
+    with engine.begin() as connection:
+        for each, change in zip(
+            ids,
+            (
+                "lease_until = clock_timestamp() - interval '90 s'",
+                "lease_until = clock_timestamp() + interval '9 s', updated_at = clock_timestamp() - interval '3 min'",
+                "bar = to_char(clock_timestamp() - interval '6 days', 'YYYY-MM-DD\"T\"HH24:MI:SS\"Z\"')",
+                "lease_until = clock_timestamp() - interval '9 min', ended_at = clock_timestamp()",
+            ),
+            strict=True,
+        ):
+            connection.execute(text(f"UPDATE sessions SET {change} WHERE session_id = :id"), {"id": each})
+    for found, expected, seconds in (
+        (care.abandoned(), ids[0], 90),
+        (care.silent(timedelta(minutes=1)), ids[1], 180),
+        (care.stale(timedelta(days=5)), ids[2], 6 * 86_400),
+    ):
+        ((one, since),) = found
+        assert one.session_id == expected
+        assert seconds <= since < seconds + 60
 
 
 def test_falls_and_losses_are_told_from_their_thresholds_on() -> None:
@@ -92,7 +119,7 @@ def test_falls_and_losses_are_told_from_their_thresholds_on() -> None:
 
 def alerting(engine: Database, url: str | None, **settings: Any) -> Alerting:
     channels = None if url is None else SecretStr(url)
-    return Alerting(Settings(alert_channels=channels, **settings), AlertStore(engine), SessionStore(engine))
+    return Alerting(Settings(alert_channels=channels, **settings), AlertStore(engine))
 
 
 def test_an_alert_is_sent_once_counted_when_it_repeats_and_sent_again_later(engine: Database) -> None:

@@ -34,7 +34,7 @@ def test_every_operation_has_a_summary_typed_answers_and_its_errors(document: di
         where = f"{method} {path}"
         assert operation["summary"], where
         responses = operation["responses"]
-        assert "500" in responses, where
+        assert {"403", "408", "421", "429", "431", "500"} <= set(responses), where
         for status, response in responses.items():
             if status in {"204", "304"}:
                 continue

@@ -5,26 +5,32 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Coroutine, Iterator
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 from uuid import UUID
 
 import pytest
 from sqlalchemy import insert, text
 
+from api.deadman import Deadman
 from api.keeper import MOST_DEATHS, Keeper
 from api.launcher import Launcher
 from api.prefect_server import PrefectServer
 from api.run_states import RunStates
 from api.session_runs import SessionRuns
+from gpt_trader.alerts import AlertRules
 from gpt_trader.settings import Home
+from storage.alerts import AlertStore, StoredAlert
 from storage.cluster import Cluster
 from storage.events import Event
 from storage.session_care import SessionCare
+from storage.session_cases import SessionCases
 from storage.sessions import Lease, Session, SessionStore
 from storage.tables import LEDGER_EVENTS
-from tests.api.account_samples import account_settings
+from tests.api.account_samples import account_settings, serving_accounts
 from tests.api.conftest import Engine, Prefect, serving
 from tests.api.session_samples import end, expire_lease, written_down
+from tests.waiting import eventually
 
 
 @pytest.fixture(scope="module")
@@ -65,6 +71,10 @@ class Kept:
         events = self.engine.events.read("system.events")
         return [each for each in events if each.type == kind and each.data["session_id"] == str(self.id)]
 
+    def alerts(self, rule: str) -> list[StoredAlert]:
+        found = AlertStore(self.engine.context.database).list(limit=500)
+        return [each for each in found if each.rule == rule and each.about == f"session:{self.id}"]
+
 
 @pytest.fixture
 def kept(quiet: Engine, prefect: Prefect) -> Iterator[Kept]:
@@ -80,9 +90,11 @@ def looking(kept: Kept, script: Callable[[Keeper], Coroutine[Any, Any, None]], *
         prefect = PrefectServer(kept.prefect.url)
         launcher, events = Launcher(prefect), kept.engine.events
         runs = SessionRuns(launcher, kept.engine.context.runs, RunStates(launcher, events))
-        care = SessionCare(kept.engine.context.database)
+        database = kept.engine.context.database
+        care, cases, alerts = SessionCare(database), SessionCases(database), AlertStore(database)
+        deadman = Deadman(AlertRules(), care, cases, alerts, events)
         try:
-            await script(Keeper(kept.store, care, runs, prefect, events, **options))
+            await script(Keeper(care, cases, runs, prefect, deadman, **options))
         finally:
             await prefect.close()
 
@@ -110,11 +122,15 @@ def test_an_abandoned_session_gets_one_run_however_many_keepers_look(kept: Kept)
     assert kept.engine.http.get(f"/workflows/runs/{run_id}").json()["owner"] == "local"
 
 
-def test_a_session_that_keeps_dying_is_left_and_told(kept: Kept) -> None:
+@pytest.mark.parametrize("keepers", [1, MOST_DEATHS + 3], ids=["one keeper", "a keeper that dies each time"])
+def test_a_session_that_keeps_dying_is_left_and_told_once(kept: Kept, keepers: int) -> None:
+    """Deaths are counted whoever has seen them: a keeper that begins anew knows of those before."""
     kept.traded_by(started(kept))
+    deaths = iter(range(MOST_DEATHS + 3))
 
     async def die(keeper: Keeper) -> None:
-        for death in range(MOST_DEATHS + 3):
+        for _ in range((MOST_DEATHS + 3) // keepers):
+            death = next(deaths)
             await keeper.look()
             if death < MOST_DEATHS:
                 (newest, *_) = kept.runs()
@@ -122,10 +138,13 @@ def test_a_session_that_keeps_dying_is_left_and_told(kept: Kept) -> None:
                     kept.traded_by(newest)
                 kept.prefect.set_state(newest, "CRASHED")
 
-    looking(kept, die, first_pause=0.0)
+    for _ in range(keepers):
+        looking(kept, die, first_pause=0.0)
     assert len(kept.runs()) == MOST_DEATHS
     (dead,) = kept.told("session.dead")
     assert dead.data["deaths"] == MOST_DEATHS
+    (alert,) = kept.alerts("session_dead")
+    assert (alert.severity, alert.owner, alert.data["deaths"]) == ("critical", "local", MOST_DEATHS)
 
 
 def test_deaths_with_progress_between_them_do_not_count(kept: Kept) -> None:
@@ -166,7 +185,10 @@ def test_a_session_whose_run_was_cancelled_is_left_until_something_is_asked_of_i
         await keeper.look()
 
     looking(kept, look)
+    long_ago(kept)
+    looking(kept, look)
     assert kept.runs() == []
+    assert (kept.told("session.dead"), kept.alerts("session_dead")) == ([], [])
     answer = kept.engine.http.post(f"/paper-trade/sessions/{kept.id}/resume").json()
     assert kept.runs() == [answer["run"]["run_id"]]
 
@@ -205,6 +227,47 @@ def test_a_run_that_trades_many_sessions_is_not_said_to_have_crashed(kept: Kept)
     assert kept.state(daily) == "RUNNING"
 
 
+def test_a_session_that_nobody_takes_up_is_told_though_prefect_is_away(kept: Kept) -> None:
+    """The worker is dead, or the server of the runs: the deadman asks the database alone."""
+    kept.traded_by(started(kept))
+    long_ago(kept)
+
+    async def look(keeper: Keeper) -> None:
+        await keeper._prefect.close()
+        keeper._prefect = keeper._runs._launcher._prefect = PrefectServer("http://127.0.0.1:9/api")
+        await keeper.look()
+        await keeper._prefect.close()
+
+    looking(kept, look)
+    looking(kept, look)
+    (dead,) = kept.told("session.dead")
+    assert dead.data["silent_seconds"] >= 120
+    (alert,) = kept.alerts("session_dead")
+    assert alert.count == 2, "each of the two keepers raised it: it is one"
+    assert kept.runs() == []
+
+
+def test_a_session_by_schedule_whose_run_died_is_gone_on_with(quiet: Engine, prefect: Prefect) -> None:
+    kept = Kept(quiet, prefect, written_down(quiet, feed="schedule"))
+    kept.traded_by(started(kept))
+
+    async def look(keeper: Keeper) -> None:
+        await keeper.look()
+
+    looking(kept, look)
+    assert len(kept.runs()) == 1
+    end(quiet, kept.id)
+
+
+def test_an_api_whose_watch_over_sessions_has_died_ends(postgres: Cluster, tmp_path: Path) -> None:
+    """Its supervisor starts another: one that answers and watches nothing would hide what is dead."""
+    with serving_accounts(postgres, tmp_path) as engine:
+        with engine.context.database.begin() as connection:
+            connection.execute(text("ALTER TABLE sessions RENAME TO away"))  # nothing that passes by itself
+        eventually(engine.context.closing.is_set, seconds=30, what="the API's end")
+        assert engine.state.died
+
+
 def test_silence_is_told_once(kept: Kept) -> None:
     kept.store.lease(kept.id, "run of a test", seconds=600)
     with kept.engine.context.database.begin() as connection:
@@ -218,9 +281,16 @@ def test_silence_is_told_once(kept: Kept) -> None:
     looking(kept, look)
     looking(kept, look)
     (silent,) = kept.told("session.silent")
-    assert silent.data["seconds"] >= 120
+    assert silent.data["silent_seconds"] >= 120
+    assert [each.severity for each in kept.alerts("session_silent")] == ["error"]
     assert UUID(silent.data["session_id"]) == kept.id
     assert kept.runs() == []
+
+
+def long_ago(kept: Kept) -> None:
+    with kept.engine.context.database.begin() as connection:
+        gone = "UPDATE sessions SET lease_until = lease_until - interval '2 min' WHERE session_id = :id"
+        connection.execute(text(gone), {"id": kept.id})
 
 
 def _grow(kept: Kept) -> None:

@@ -14,6 +14,7 @@ import pytest
 from pydantic import SecretStr, ValidationError
 
 from api.app import create_app
+from api.errors import ProblemDocument
 from api.limits import ROUTES
 from api.streams.endpoint import ROUTE as HANDSHAKES
 from gpt_trader.settings import Home, Settings
@@ -185,7 +186,9 @@ def test_a_request_that_drips_in_is_ended(
     engine_api: Engine, begun: bytes, caplog: pytest.LogCaptureFixture
 ) -> None:
     started = time.monotonic()
-    assert sent(engine_api, begun).startswith(b"HTTP/1.1 408 Request Timeout\r\n")
+    head, _, body = sent(engine_api, begun).partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 408 Request Timeout\r\n")
+    assert ProblemDocument.model_validate_json(body).type == "urn:gpt-trader:problem:request-timeout"
     assert time.monotonic() - started < 9
     assert "unexpected error" not in caplog.text
 

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
+import pty
+import re
+import select
 import signal
+import struct
 import subprocess
 import sys
+import termios
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,7 +22,10 @@ import pytest
 from gpt_trader.runs import channel_of
 from gpt_trader.settings import Home, Settings
 from storage.market_stream import channel_of_symbol
+from storage.session_stream import portfolio_channel, trades_channel
+from storage.sessions import Session
 from tests.api.conftest import Engine, Prefect
+from tests.api.session_samples import end, written_down
 from tests.api.test_stream_contract import restartable
 from tests.waiting import eventually
 
@@ -148,3 +157,211 @@ def test_a_followed_run_survives_a_restart_of_the_api(
             prefect.set_state(run_id, "CRASHED")
             assert process.wait(timeout=20) == 0
     assert [json.loads(line)["n"] for line in told().splitlines()] == list(range(40))
+
+
+class Terminal:
+    """The program at a terminal of its own: keys go in, what it draws is kept."""
+
+    def __init__(self, engine: Engine, folder: Path, size: tuple[int, int] = (110, 40)) -> None:
+        self.ours, theirs = pty.openpty()
+        self.resize(*size)
+        self.before = termios.tcgetattr(theirs)
+        self.theirs = theirs
+        inherited = {name: value for name, value in os.environ.items() if not name.startswith("GPT_TRADER_")}
+        for name in ("COLUMNS", "LINES", "NO_COLOR"):
+            inherited.pop(name, None)
+        home = {"GPT_TRADER_HOME": str(folder / "client"), "GPT_TRADER_API_KEY": engine.key, "TERM": "xterm"}
+        self.process = subprocess.Popen(
+            [sys.executable, "-P", "-m", "gpt_trader", "--server", engine.url, "monitor"],
+            env=inherited | home,
+            stdin=theirs,
+            stdout=theirs,
+            stderr=subprocess.PIPE,
+            start_new_session=True,
+            preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),  # noqa: PLW1509 - Ctrl-C reaches it as at a desk
+        )
+        self.drawn = ""
+
+    def resize(self, width: int, height: int) -> None:
+        fcntl.ioctl(self.ours, termios.TIOCSWINSZ, struct.pack("HHHH", height, width, 0, 0))
+
+    def read(self) -> str:
+        """Return all that it has written so far, without colors."""
+        while select.select([self.ours], [], [], 0)[0]:
+            self.drawn += re.sub(r"\x1b\[[\d;]*m", "", os.read(self.ours, 65536).decode(errors="replace"))
+        return self.drawn
+
+    def shows(self, words: str) -> None:
+        """Wait until these words were drawn since the last time."""
+        eventually(lambda: words in self.read(), seconds=30, what=f"{words!r} on the screen")
+        self.drawn = self.drawn.partition(words)[2]
+
+    def press(self, keys: str) -> None:
+        os.write(self.ours, keys.encode())
+
+    def left(self) -> int:
+        """Wait for its end and return its code; the terminal must be as it was."""
+
+        def ended() -> bool:
+            self.read()
+            return self.process.poll() is not None
+
+        eventually(ended, seconds=20, what="its end")
+        self.read()
+        assert self.drawn.rfind("\x1b[?1049l") > self.drawn.rfind("\x1b[?1049h"), (
+            "the screen is not given back"
+        )
+        assert self.drawn.rfind("\x1b[?25h") > self.drawn.rfind("\x1b[?25l"), "the cursor is hidden"
+        assert termios.tcgetattr(self.theirs) == self.before, "the terminal echoes no more"
+        return int(self.process.returncode)
+
+    def close(self) -> None:
+        self.process.kill()
+        self.process.communicate(timeout=10)
+        os.close(self.ours)
+        os.close(self.theirs)
+
+
+@pytest.fixture
+def watched_session(engine_api: Engine) -> Iterator[Session]:
+    """Yield a session that nobody trades, and end it."""
+    session = written_down(engine_api, feed="schedule")
+    yield session
+    end(engine_api, session.session_id)
+
+
+def stands(engine: Engine, session: Session, steps: int, equity: str) -> None:
+    """Tell of a close as a session's run does."""
+    place = {"session_id": str(session.session_id), "status": "active", "time": f"2020-03-0{steps}T00:00:00Z"}
+    engine.events.append(
+        portfolio_channel("local"),
+        "standing",
+        {
+            "schema_version": 1,
+            **place,
+            "cash": "1",
+            "equity": equity,
+            "positions": {"ACME": "2"},
+            "steps": steps,
+        },
+    )
+
+
+def test_a_screen_shows_sessions_live_takes_keys_and_gives_the_terminal_back(
+    engine_api: Engine, watched_session: Session, tmp_path: Path
+) -> None:
+    terminal = Terminal(engine_api, tmp_path)
+    try:
+        terminal.shows("● live")
+        eventually(lambda: _follows(engine_api, "portfolio.updates"), what="the portfolio")
+        for steps, equity in enumerate(("10500", "12345.5"), 1):
+            stands(engine_api, watched_session, steps, equity)
+        terminal.shows("12,345.50")
+        terminal.shows("+23.46%")
+        terminal.shows("▁█")
+        fill = {
+            "execution_id": "x1",
+            "time": "2020-03-02T00:00:00Z",
+            "leg": 0,
+            "symbol": "ACME",
+            "units": "2",
+        }
+        fill |= {"price": "40.25", "commission": "0.5", "purpose": "entry", "complete": True}
+        session_id = str(watched_session.session_id)
+        engine_api.events.append(trades_channel("local"), "fill", {**fill, "session_id": session_id})
+        terminal.shows("40.25")
+        terminal.press("j")
+        terminal.shows("▶ written")
+        terminal.press("?")
+        terminal.shows("acknowledge the newest alert")
+        terminal.press("x")
+        terminal.press("p")
+        terminal.shows("pause written? y/n")
+        terminal.press("n")
+        terminal.shows("left as it is")
+        terminal.resize(60, 12)
+        terminal.press("k")
+        terminal.shows("q quit")
+        terminal.press("q")
+        assert terminal.left() == 0
+    finally:
+        terminal.close()
+
+
+@pytest.mark.parametrize(
+    ("how", "code"), [("\x03", 0), (signal.SIGTERM, 128 + signal.SIGTERM)], ids=["ctrl-c", "sigterm"]
+)
+def test_however_it_ends_the_terminal_is_as_it_was(
+    engine_api: Engine, tmp_path: Path, how: str | signal.Signals, code: int
+) -> None:
+    terminal = Terminal(engine_api, tmp_path)
+    try:
+        terminal.shows("q quit")
+        if isinstance(how, str):
+            terminal.press(how)
+        else:
+            terminal.process.send_signal(how)
+        assert terminal.left() == code
+    finally:
+        terminal.close()
+
+
+def test_an_alert_is_acknowledged_once_that_is_confirmed(engine_api: Engine, tmp_path: Path) -> None:
+    raised = engine_api.http.post("/system/alerts", json={"message": "fire in the hall"}).json()
+    terminal = Terminal(engine_api, tmp_path)
+    try:
+        terminal.shows("fire in the hall")
+        terminal.press("a")
+        terminal.shows(f"acknowledge alert {raised['id']}")
+        terminal.press("y")
+        terminal.shows("done")
+        terminal.press("q")
+        assert terminal.left() == 0
+    finally:
+        terminal.close()
+    still = engine_api.http.get("/system/alerts").json()["items"]
+    assert raised["id"] not in [each["id"] for each in still]
+
+
+def test_a_screen_survives_a_restart_of_the_api(
+    prefect: Prefect, api_settings: Settings, tmp_path: Path
+) -> None:
+    with restartable(prefect, api_settings, Home(tmp_path / "home")) as (engine, restart):
+        session = written_down(engine(), feed="schedule")
+        terminal = Terminal(engine(), tmp_path)
+        try:
+            terminal.shows("● live")
+            eventually(lambda: _follows(engine(), "portfolio.updates"), what="the portfolio")
+            restart()
+            stands(engine(), session, 1, "10750.25")
+            terminal.shows("10,750.25")
+            terminal.shows("● live")
+            terminal.press("q")
+            assert terminal.left() == 0
+        finally:
+            terminal.close()
+            end(engine(), session.session_id)
+
+
+def test_lines_and_once_tell_of_sessions(
+    engine_api: Engine, watched_session: Session, tmp_path: Path
+) -> None:
+    with running(engine_api, tmp_path, "monitor") as (process, told):
+        eventually(lambda: _follows(engine_api, "portfolio.updates"), what="the portfolio")
+        stands(engine_api, watched_session, 1, "10101")
+        eventually(
+            lambda: "portfolio.updates written  standing  status=active" in told(), what="the standing"
+        )
+        assert interrupted(process) == 0
+    assert "equity=10101" in told()
+    assert "schema_version" not in told()
+    with running(engine_api, tmp_path, "--output", "json", "monitor", "--once") as (process, told):
+        assert process.wait(timeout=30) == 0
+    found = json.loads(told())
+    (mine,) = [each for each in found["sessions"] if each["session_id"] == str(watched_session.session_id)]
+    assert (mine["name"], mine["strategy"], mine["capital"]) == ("written", "ma_crossover", 10_000.0)
+    assert found.keys() == {"sessions", "positions", "fills", "alerts", "runs", "bars", "events"}
+    with running(engine_api, tmp_path, "monitor", "--once") as (process, told):
+        assert process.wait(timeout=30) == 0
+    assert "written" in told()
+    assert "q quit" not in told()

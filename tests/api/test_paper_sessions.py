@@ -140,6 +140,7 @@ def test_a_killed_session_goes_on_by_itself_and_a_client_sees_each_fill_once(
         "events": after["events"],
         "bars": after["bars"],
         "grown": False,
+        "missed": 0,
     }
     assert before["fills"] < after["fills"]
     got = [message["data"] for _, message in watcher.of("trades.live", session_id, "fill")]
@@ -259,6 +260,8 @@ def _look_at_portfolio(engine: Engine, session_id: str) -> None:
     whole = http.get("/portfolio").raise_for_status().json()
     (mine,) = [each for each in whole["sessions"] if each["session_id"] == session_id]
     (total,) = [each for each in whole["totals"] if each["currency"] == "USD"]
+    none = http.get("/portfolio", params={"limit": 0}).raise_for_status().json()
+    assert (none["sessions"], none["open_sessions"]) == ([], len(whole["sessions"]))
     assert Decimal(total["equity"]) >= Decimal(mine["equity"])
     positions = http.get("/portfolio/positions").raise_for_status().json()["items"]
     held = [each for each in positions if each["session_id"] == session_id]
@@ -327,7 +330,11 @@ def test_nobody_sees_or_commands_another_owners_session(engine_api: Engine, tia:
     for named in (SESSIONS, "/paper-trade/certificates"):
         answer = engine_api.http.post(named, json={"session": str(session.session_id)}, headers=tia)
         problem(answer, 404, "not-found")
-    assert engine_api.http.get("/portfolio", headers=tia).json() == {"totals": [], "sessions": []}
+    assert engine_api.http.get("/portfolio", headers=tia).json() == {
+        "open_sessions": 0,
+        "totals": [],
+        "sessions": [],
+    }
     answer = engine_api.http.get(
         "/portfolio/trades", params={"session": str(session.session_id)}, headers=tia
     )

@@ -30,6 +30,8 @@ class Sessions:
     grown: bool = False
     #: What a page of a list has at most.
     page: int = 200
+    #: A session is not there yet for so many more looks.
+    late: int = 0
 
     def begin(self, run_id: str, request: dict[str, Any]) -> None:
         default = ", ".join(f"{leg['strategy']} on {leg['symbol']}" for leg in request["legs"])
@@ -73,6 +75,9 @@ class Sessions:
             rows = [row for row in list(self.rows.values())[::-1] if not wanted or row["state"] in wanted]
             more = str(begun + limit) if len(rows) > begun + limit else None
             return 200, {"items": rows[begun : begun + limit], "next_cursor": more}
+        if self.late:
+            self.late -= 1
+            raise NotFound(f"there is no session {path[0]}")
         session = self.rows.get(path[0])
         if session is None:
             raise NotFound(f"there is no session {path[0]}")

@@ -17,7 +17,7 @@ import pytest
 from cli.engine.processes import kill_all
 from cli.engine.record import EngineRecord, PartRecord, read_record
 from cli.engine.running import EngineAddress, stop_engine
-from cli.engine.start import ensure_engine
+from cli.engine.start import ensure_engine, reap
 from gpt_trader.processes import ProcessId
 from gpt_trader.settings import Home, load_settings
 
@@ -97,6 +97,7 @@ def fake_engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Fak
     fake.stop(timeout=10)
     left = fake.processes()
     kill_all(left)
+    reap()
     cluster = fake.home.database / "cluster"
     if cluster.is_symlink():  # as root the database lives outside the home
         shutil.rmtree(cluster.resolve())

@@ -129,18 +129,18 @@ class House:
         assert process is not None, f"{name} has no process"
         return process.pid
 
-    def kill_part(self, name: str) -> None:
+    def kill_part(self, name: str, *, seconds: float = 60) -> None:
         """SIGKILL one part and wait until the supervisor has another ready."""
         killed = self.pid(name)
         os.kill(killed, signal.SIGKILL)
-        self.await_part_after(name, killed)
+        self.await_part_after(name, killed, seconds=seconds)
 
-    def await_part_after(self, name: str, killed: int) -> None:
+    def await_part_after(self, name: str, killed: int, *, seconds: float = 60) -> None:
         def is_back() -> bool:
             part = self.part(name)
             return part.state == "ready" and part.process is not None and part.process.pid != killed
 
-        eventually(is_back, seconds=60, what=f"another {name}")
+        eventually(is_back, seconds=seconds, what=f"another {name}")
 
     def processes(self) -> dict[int, str]:
         """Every living process that was started for this home, but for this one: pid and command line."""

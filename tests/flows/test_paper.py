@@ -21,17 +21,13 @@ from gpt_trader.crash_points import KILLED
 from gpt_trader.instruments import Instrument
 from gpt_trader.raw_bars import VALUES, RawBars
 from gpt_trader.settings import Home
-from gpt_trader.strategies import registry
-from gpt_trader.trading import backtest
-from gpt_trader.trading.certificate import replay
-from gpt_trader.trading.request import PaperTradeRequest
-from gpt_trader.validation import validated
+from storage.alerts import AlertStore
 from storage.database import engine_for
 from storage.lake import Lake
-from storage.session_ledger import load, warm_bars
-from storage.sessions import Session, SessionStore, ledger_event
+from storage.sessions import Session, SessionStore
 from tests.flows.conftest import Engine, kill
 from tests.lake_samples import some_bars
+from tests.session_checks import check_against_the_backtest
 from tests.waiting import eventually
 
 SYMBOLS = ("AAA", "BBB", "CCC")
@@ -151,33 +147,8 @@ class Paper:
             )
 
     def check_against_the_backtest(self, session_id: UUID) -> int:
-        """Check a ledger against a replay without any interruption, and its fills and equity against the backtest."""
-        ledger, _ = load(self.database, session_id, snapshots=False)
-        events = [ledger_event(each) for each in self.store.events(session_id, limit=10**6)]
-        request = validated(PaperTradeRequest, self.store.get(session_id).request)
-        strategies = [
-            registry.build(registry.strategy_type(leg.strategy), leg.params, request.direction)
-            for leg in request.legs
-        ]
-        history = warm_bars(self.database, session_id)
-        warm = {symbol: history.bars(symbol)[0] for symbol in request.symbols}
-        _, hash_ = replay(request, strategies, warm, events)
-        assert hash_ == ledger.hash
-        seen = {symbol: ledger.history.bars(symbol) for symbol in request.symbols}
-        found = backtest.simulate(
-            request,
-            strategies,
-            {s: bars for s, (bars, _) in seen.items()},
-            {s: at for s, (_, at) in seen.items()},
-        )
-        fills = [event.data for event in events if event.type == "fill"]
-        ours = sorted((fill["time"], fill["leg"], float(fill["units"])) for fill in fills)
-        theirs = sorted((fill.time, fill.leg, fill.units) for fill in found.fills)
-        assert [each[:2] for each in ours] == [each[:2] for each in theirs]
-        np.testing.assert_allclose([e[2] for e in ours], [e[2] for e in theirs], rtol=1e-9)
-        equity = [float(event.data["equity"]) for event in events if event.type == "closed"]
-        np.testing.assert_allclose(equity, found.equity, rtol=1e-9)
-        return len(fills)
+        """Check a ledger against a replay and the backtest; return its fills."""
+        return check_against_the_backtest(self.database, session_id)
 
     def close(self) -> None:
         for driver in self.drivers:
@@ -239,8 +210,8 @@ def test_a_session_is_traded_to_the_end_of_its_range(paper: Paper) -> None:
 
 
 def test_a_session_whose_run_is_killed_goes_on_where_it_was(paper: Paper) -> None:
+    paper.driver(1)  # ready for the second run; and the tables are there, if this test is the first
     known = paper.newest().session_id if paper.store.list(limit=1) else None
-    paper.driver(1)  # ready for the second run
     job = paper.begin("paper_trade", {**REPLAY, "speed": 86_400 * 4})
 
     def under_way() -> bool:
@@ -304,7 +275,33 @@ def test_the_daily_run_trades_what_is_new_once_each(daily: Paper, figure: Figure
     assert "is traded by somebody else" in refused["message"]
     daily.store.release(held)
     assert daily.session(str(session_id)).steps == 5
-    figure(f"daily runs after a missed stretch: bars traded {len(times)} of 5, each once")
+    late = late_bar_is_missed(daily, session_id, series)
+    figure(
+        f"daily runs after a missed stretch: bars traded {len(times)} of 5, each once; a bar that came a day late: "
+        f"written down as missed {late} of 1, traded 0"
+    )
+
+
+def late_bar_is_missed(daily: Paper, session_id: UUID, series: Mapping[str, RawBars]) -> int:
+    """Bring a symbol's bar after the next moment was traded; return how often it is written down."""
+    daily.bring({symbol: series[symbol] for symbol in ("AAA", "BBB")}, 56, 57)
+    (one,) = a_day(daily, session_id)["summary"]["each"]
+    assert (one["bars"], one["missed"]) == (2, 0)
+    daily.bring({"CCC": series["CCC"]}, 56, 57)
+    daily.bring(series, 57, 58)
+    for bars in (1, 0):
+        (one,) = a_day(daily, session_id)["summary"]["each"]
+        assert (one["bars"], one["missed"], one["certificate"]) == (bars, 1, "equal")
+    events = daily.store.events(session_id, types=["missed"])
+    at = [f"{time}Z" for time in series["CCC"].time[56:57].astype("datetime64[s]").astype(str)]
+    assert [(e.data["symbol"], e.data["time"], e.data["after"]) for e in events] == [("CCC", at[0], at[0])]
+    certificate = daily.session(str(session_id)).certificate
+    assert certificate is not None
+    assert certificate["first_missed"]["symbol"] == "CCC"
+    told = [each for each in AlertStore(daily.database).list() if each.about == f"session:{session_id}"]
+    assert [(each.rule, each.count) for each in told if each.rule == "missed_bars"] == [("missed_bars", 1)]
+    daily.check_against_the_backtest(session_id)
+    return len(events)
 
 
 @pytest.mark.slow

@@ -14,6 +14,7 @@ from gpt_trader.bars import Bars, Floats
 from gpt_trader.corporate_actions import Adjustment, CorporateActions
 from gpt_trader.instruments import Instrument
 from gpt_trader.raw_bars import RawBars
+from tests.examples import examples
 
 FIRST = date(2020, 1, 1)
 ACME = Instrument(symbol="ACME")
@@ -67,13 +68,13 @@ def step(values: Floats) -> Floats:
     return values[1:] / values[:-1] - 1
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=examples(150), deadline=None)
 @given(case=cases())
 def test_the_returns_of_an_adjusted_series_are_those_of_a_holder(case: Case):
     np.testing.assert_allclose(step(view(case.raw, case.actions, "all").close), case.returns, atol=1e-9)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=examples(100), deadline=None)
 @given(case=cases(dividends=False))
 def test_a_split_leaves_no_jump_in_price_and_none_in_money_traded(case: Case):
     bars = view(case.raw, case.actions, "split")
@@ -82,7 +83,7 @@ def test_a_split_leaves_no_jump_in_price_and_none_in_money_traded(case: Case):
     np.testing.assert_allclose(view(case.raw, case.actions, "all").close, bars.close, rtol=1e-15)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=examples(150), deadline=None)
 @given(case=cases(), how=st.sampled_from(["all", "split", "none"]), day=st.integers(-1, 42))
 def test_as_of_a_day_a_view_is_what_only_that_days_knowledge_gives(case: Case, how: Adjustment, day: int):
     known_at = FIRST + timedelta(days=day)
@@ -93,7 +94,7 @@ def test_as_of_a_day_a_view_is_what_only_that_days_knowledge_gives(case: Case, h
     assert now.volume[seen].tolist() == then.volume.tolist()
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=examples(150), deadline=None)
 @given(
     case=cases(),
     how=st.sampled_from(["all", "split", "none"]),
@@ -113,7 +114,7 @@ def test_as_of_a_day_later_actions_change_nothing(
     assert now.volume.tolist() == then.volume.tolist()
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=examples(150), deadline=None)
 @given(case=cases(), day=st.integers(0, 42), scale=st.floats(0.01, 0.99))
 def test_as_of_a_day_a_vendors_ratio_shows_nothing_that_came_later(case: Case, day: int, scale: float):
     """The vendor scales every earlier ratio when something happens after the last bar, or after the day."""

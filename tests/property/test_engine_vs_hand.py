@@ -13,6 +13,7 @@ from gpt_trader.bars import Bars, Floats
 from gpt_trader.requests import BacktestRequest
 from gpt_trader.strategies.base import Strategy
 from tests.bars_factory import STOCK
+from tests.examples import examples
 from tests.reference_simulation import by_hand
 
 COMMISSIONS = (
@@ -74,7 +75,7 @@ def requests() -> st.SearchStrategy[BacktestRequest]:
     )
 
 
-@settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=examples(400), deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(bars=gapping_bars(), request=requests(), choices=st.data())
 def test_equity_position_and_trades_are_those_of_the_hand_simulation(
     bars: Bars, request: BacktestRequest, choices: st.DataObject

@@ -12,6 +12,7 @@ from gpt_trader.bars import Bars, Floats
 from gpt_trader.requests import BacktestRequest
 from gpt_trader.simulation import kernel
 from tests.bars_factory import STOCK
+from tests.examples import examples
 from tests.property.test_engine_vs_hand import LEVELS, gapping_bars, requests
 from tests.reference_simulation import by_hand
 
@@ -30,7 +31,7 @@ def targets_for(bars: Bars, request: BacktestRequest, choices: st.DataObject) ->
     return np.clip([*wanted, *[0.0] * len(bars)][: len(bars)], *SIDES[request.direction])
 
 
-@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=examples(200), deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(bars=gapping_bars(), request=requests(), choices=st.data())
 def test_equity_and_position_are_vectorbts(
     bars: Bars, request: BacktestRequest, choices: st.DataObject
@@ -43,7 +44,7 @@ def test_equity_and_position_are_vectorbts(
     np.testing.assert_allclose(position, referee.position, rtol=1e-9)
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=examples(150), deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(bars=gapping_bars(), request=requests(), choices=st.data())
 def test_stepped_bar_by_bar_in_plain_python_it_is_the_same(
     bars: Bars, request: BacktestRequest, choices: st.DataObject
@@ -65,7 +66,7 @@ def test_stepped_bar_by_bar_in_plain_python_it_is_the_same(
     assert trades == len(hand.trades)
 
 
-@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=examples(100), deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(bars=gapping_bars(), request=requests(), choices=st.data())
 def test_what_trades_add_up_to_is_that_of_the_hand_simulation(
     bars: Bars, request: BacktestRequest, choices: st.DataObject
@@ -86,7 +87,7 @@ def test_what_trades_add_up_to_is_that_of_the_hand_simulation(
         assert tally.wins == sum(result > 0 for result in results)
 
 
-@settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=examples(50), deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(seed=st.integers(0, 2**32 - 1), capital=st.sampled_from([100.0, 1e4, 1e9, 1e12]))
 def test_a_trade_that_ends_where_it_began_is_no_win(seed: int, capital: float) -> None:
     random = np.random.default_rng(seed)

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from gpt_trader.raw_bars import inspect
 from storage.lake import Lake
 from storage.merge import merge
+from tests.examples import examples
 from tests.lake_samples import AAPL, equal, some_bars
 
 ROWS = 60
@@ -29,7 +30,7 @@ def pieces(draw: st.DrawFn) -> list[list[int]]:
 
 
 @pytest.mark.parametrize("timeframe", ["1d", "4h"])
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=examples(15), deadline=None)
 @given(pieces=pieces())
 def test_any_split_and_order_of_the_same_rows_gives_the_same_snapshot(
     timeframe: str, pieces: list[list[int]]
@@ -45,7 +46,7 @@ def test_any_split_and_order_of_the_same_rows_gives_the_same_snapshot(
         assert equal(piecewise.raw_bars("AAPL", timeframe), raw)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=examples(100), deadline=None)
 @given(
     stored=st.sets(st.integers(0, 40)), new=st.sets(st.integers(0, 40)), restated=st.sets(st.integers(0, 40))
 )

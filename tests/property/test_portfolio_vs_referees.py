@@ -12,6 +12,7 @@ from gpt_trader.bars import Floats
 from gpt_trader.portfolio.engine import simulate
 from gpt_trader.portfolio.panel import Panel
 from gpt_trader.portfolio.request import PortfolioRequest
+from tests.examples import examples
 from tests.portfolio_samples import panels, walking_panel, wishes
 from tests.reference_portfolio import by_hand
 
@@ -59,7 +60,7 @@ def requests(draw: st.DrawFn, panel: Panel) -> PortfolioRequest:
     )
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=examples(150), deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(panel=panels(), choices=st.data())
 def test_equity_cash_units_and_fills_are_those_of_the_hand_simulation(
     panel: Panel, choices: st.DataObject
@@ -111,7 +112,7 @@ def by_target_percent(panel: Panel, weights: Floats, at: Floats, capital: float)
     return np.asarray(portfolio.value())
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=examples(40), deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(panel=panels(whole=True), choices=st.data())
 def test_without_costs_it_is_vectorbts_own_rebalancing(panel: Panel, choices: st.DataObject) -> None:
     """From orders of target percentages; with costs vectorbt sizes them on the equity before the costs, we after."""

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from gpt_trader.corporate_actions import CorporateActions
 from gpt_trader.quality import gap_spans
 from gpt_trader.raw_bars import VALUES, RawBars
+from tests.examples import examples
 from tests.quality_samples import labels, moved, scaled, verdict, walk, without
 
 #: Of each market some weeks with what makes it special: a holiday, a half-day, a change of clocks.
@@ -41,7 +42,7 @@ def rules(bars: RawBars, name: str, timeframe: str, **more) -> list[str]:
     return [f.rule for f in verdict(bars, calendar=name, timeframe=timeframe, **more).findings]
 
 
-checked = settings(max_examples=12, deadline=None)
+checked = settings(max_examples=examples(12), deadline=None)
 
 
 @checked

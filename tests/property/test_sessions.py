@@ -23,6 +23,7 @@ from gpt_trader.trading.orders import Fill, exactly, paid
 from gpt_trader.trading.request import PaperTradeRequest
 from gpt_trader.trading.state import State
 from gpt_trader.trading.trader import Trader
+from tests.examples import examples
 from tests.trading_samples import (
     CrashPoints,
     Given,
@@ -60,7 +61,7 @@ def same_fills(ours: Session, theirs: list[tuple[str, int, float, float, str]]) 
     np.testing.assert_allclose(*amounts, rtol=1e-9)
 
 
-@settings(quickly, max_examples=40)
+@settings(quickly, max_examples=examples(40))
 @given(seed=SEEDS)
 def test_one_leg_is_vectorbts_own_backtest(seed: int) -> None:
     chance = random.Random(seed)
@@ -79,7 +80,7 @@ def test_one_leg_is_vectorbts_own_backtest(seed: int) -> None:
     assert len(session.fills()) == sum(1 if trade.exit_time is None else 2 for trade in found.trades)
 
 
-@settings(quickly, max_examples=40)
+@settings(quickly, max_examples=examples(40))
 @given(seed=SEEDS, risk=st.sampled_from([{}, {"exposure": 0.6}, {"position": 0.3}]))
 def test_several_legs_are_their_backtest_with_shared_cash(seed: int, risk: dict[str, float]) -> None:
     """And vectorbt has kept the books of it: a difference would raise."""
@@ -152,7 +153,7 @@ def test_sessions_killed_at_random_have_the_same_ledger(
     assert kills > 1000
 
 
-@settings(quickly, max_examples=12)
+@settings(quickly, max_examples=examples(12))
 @given(seed=SEEDS)
 def test_a_state_is_its_document_and_a_fold_its_events_whatever_the_place(seed: int) -> None:
     request, strategies, bars = random_session(seed, most_bars=30, participation=2e-5)
@@ -228,7 +229,7 @@ def with_an_unruly_broker(seed: int, *, rude: bool) -> tuple[int, int, int]:
     return len(intents), len(executions), resumed
 
 
-@settings(quickly, max_examples=40)
+@settings(quickly, max_examples=examples(40))
 @given(seed=SEEDS, rude=st.booleans())
 def test_the_position_is_exact_however_badly_a_broker_tells(seed: int, rude: bool) -> None:
     with_an_unruly_broker(seed, rude=rude)

@@ -14,9 +14,10 @@ from gpt_trader.bars import Bars
 from gpt_trader.simulation import kernel
 from gpt_trader.strategies.base import Strategy
 from gpt_trader.trading import backtest
-from gpt_trader.trading.certificate import Certificate, certify
-from gpt_trader.trading.events import GENESIS, LedgerEvent, chained
+from gpt_trader.trading.certificate import Certificate, MissedBar, certify
+from gpt_trader.trading.events import GENESIS, LedgerEvent, chained, unstamp
 from gpt_trader.trading.feed import moments
+from gpt_trader.trading.outcome import explained
 from gpt_trader.trading.request import PaperTradeRequest
 from tests.trading_samples import Given, Session, flat, random_session, scaled, traded, walk, warm_of
 
@@ -50,6 +51,20 @@ def the_session() -> tuple[PaperTradeRequest, list[Strategy], dict[str, Bars], l
 
 def with_data(event: LedgerEvent, **changed: Any) -> LedgerEvent:
     return replace(event, data={**event.data, **changed})
+
+
+def test_bars_that_came_too_late_are_counted_and_make_no_difference() -> None:
+    request, strategies, bars = random_session(SEED)
+    session = traded(request, strategies, {name: series[:-1] for name, series in bars.items()})
+    (symbol, *_), after = bars, session.trader.state.time
+    session.trader.missed(symbol, ["2010-01-02T00:00:00Z", "2010-01-03T00:00:00Z"])
+    session.feed(moments(bars, unstamp(str(after))))
+    found = certified(request, strategies, bars, session.events, session.trader.ledger.hash)
+    assert (found.verdict, found.missed) == ("equal", 2)
+    assert found.first_missed == MissedBar(symbol, "2010-01-02T00:00:00Z", str(after))
+    assert any("2 bars came after later ones had been traded" in each for each in explained(found))
+    changed = [event for event in session.events if event.type != "missed"]
+    assert certified(request, strategies, bars, changed).missed == 0
 
 
 def test_any_session_that_nothing_happened_to_is_equal() -> None:
@@ -185,7 +200,7 @@ def test_a_pause_explains_why_the_backtest_is_another() -> None:
     found = certified(request, [strategy], {"X": bars}, session.events)
     assert (found.verdict, found.replay_equal, found.backtest_equal) == ("diverged", True, False)
     assert found.first_divergence is not None
-    assert found.first_divergence.reason == "from 2010-01-05T00:00:00Z on: paused by me"
+    assert found.first_divergence.reason == "paused by me (2010-01-05, once more on 2010-01-20)"
 
 
 @pytest.mark.parametrize(
@@ -209,6 +224,26 @@ def test_an_order_filled_in_parts_explains_why_the_backtest_is_another() -> None
     assert (found.replay_equal, found.backtest_equal) == (True, False)
     assert found.first_divergence is not None
     assert "an order was filled in part" in found.first_divergence.reason
+
+
+def test_all_that_no_backtest_knows_is_named_and_what_came_after_the_first_difference_as_such() -> None:
+    bars = walk(24, 1)
+    request, strategy = one(bars, [0, 1] * 12, participation=1e-4, capital=1e7)
+    session = Session.begun(request, [strategy], warm_of({"X": bars}))
+    for number, moment in enumerate(moments({"X": bars})):
+        if number in (1, 6, 20):
+            command = {1: "pause", 6: "resume", 20: "stop"}[number]
+            session.trader.command(command, "me", flatten=command == "stop")
+        if not session.trader.state.over:
+            session.trader.step(moment)
+    differs = certified(request, [strategy], {"X": bars}, session.events).first_divergence
+    assert differs is not None
+    known, _, later = differs.reason.partition("; later also ")
+    assert known == "paused by me (2010-01-01)"
+    part, closed = later.split("; ")
+    assert part.startswith("an order was filled in part at 0.0001 of a bar's volume (2010-01-")
+    assert " times more until 2010-01-" in part
+    assert closed == "everything was closed: stopped by me (2010-01-20)"
 
 
 def test_a_stop_by_command_is_equal_up_to_there() -> None:
@@ -243,4 +278,6 @@ def test_a_split_in_the_middle_is_equal_unless_costs_are_by_the_unit(commission:
         assert (found.verdict, found.first_divergence) == ("equal", None)
     else:
         assert found.first_divergence is not None
-        assert found.first_divergence.reason == "prices of X were scaled by 0.25, and costs are by the unit"
+        assert found.first_divergence.reason.startswith(
+            "prices of X were scaled by 0.25, and costs are by the unit ("
+        )

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from gpt_trader.errors import Refused
 from gpt_trader.optimization import luck, neighborhood
 from gpt_trader.optimization.cross_validation import CrossValidation, Score, block_sums, cross_validated
+from tests.examples import examples
 
 Array = np.ndarray
 
@@ -118,7 +119,7 @@ def test_more_before_means_less_after_where_all_gain_the_same_in_the_end():
     scale=st.sampled_from([2.0**-9, 0.5, 4.0, 2.0**20]),
     idle=st.integers(0, 3),
 )
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=examples(60))
 def test_scale_and_order_change_nothing(seed: int, bars: int, trials: int, scale: float, idle: int):
     """Exactly so, though some trials are equal and some do not move in most blocks, as rare traders do."""
     random = np.random.default_rng(seed)

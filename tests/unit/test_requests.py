@@ -1,9 +1,13 @@
 """Requests: what is refused, by name and with the nearest right one; what two spellings have in common."""
 
+import re
+
 import pytest
 
 from gpt_trader.errors import Refused
 from gpt_trader.requests import BacktestRequest, DataRequest
+from gpt_trader.slices import SLICES
+from gpt_trader.trading.request import PaperTradeRequest
 from gpt_trader.validation import validated
 
 
@@ -76,3 +80,34 @@ def test_a_file_is_read_by_the_csv_source():
 )
 def test_an_ingest_that_contradicts_itself_is_refused(values, said):
     assert said in str(refusal(DataRequest, **values))
+
+
+@pytest.mark.parametrize("row", SLICES.values(), ids=SLICES)
+@pytest.mark.parametrize(
+    "value",
+    [object(), "no such thing", [object()], {"no": object()}, float("nan")],
+    ids=["object", "text", "list", "mapping", "nan"],
+)
+def test_a_problem_has_its_fields_name_and_nothing_of_pydantics_own(row, value):
+    """Of a union pydantic tells each branch, with names of its own (`speed.literal['max']`)."""
+    for name in row.request_type().model_fields:
+        try:
+            validated(row.request_type(), {name: value})
+        except Refused as refused:
+            fields = [problem.field for problem in refused.problems]
+            assert not [field for field in fields if not re.fullmatch(r"\w+(\.\w+)*", field)], fields
+
+
+@pytest.mark.parametrize(
+    ("speed", "nearest"),
+    [("fast", "max"), ("mx", "max"), ("0", None), (-1, None), (float("nan"), None), ([2], None)],
+)
+def test_a_speed_that_is_none_is_said_once_with_what_is_allowed(speed, nearest):
+    (problem,) = refusal(PaperTradeRequest, symbol="AAPL", speed=speed).problems
+    assert (problem.field, problem.nearest) == ("speed", nearest)
+    assert problem.allowed == "max, or a number above 0, 1,000,000,000 at most"
+
+
+@pytest.mark.parametrize(("speed", "kept"), [("max", "max"), ("86400", 86400.0), (0.5, 0.5)])
+def test_a_speed_is_max_or_a_number(speed, kept):
+    assert validated(PaperTradeRequest, {"symbol": "AAPL", "speed": speed}).speed == kept

@@ -1,0 +1,128 @@
+"""A session's commit on the wire: one statement, prepared once on a connection of its own, its values as text.
+
+A session that replays commits a thousand times a second and more. Through SQLAlchemy's and psycopg's cursors the same
+statement takes the client longer than the disk takes to keep it, and the server plans it again each time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from datetime import timedelta
+from typing import Final
+
+import psycopg
+from psycopg.generators import execute
+from psycopg.pq import DiagnosticField, ExecStatus
+from psycopg.pq.abc import PGresult
+from sqlalchemy import Engine
+from sqlalchemy.exc import DBAPIError
+
+from gpt_trader.trading.events import LedgerEvent, document
+from gpt_trader.trading.orders import plain
+from gpt_trader.trading.state import FINAL, State
+from storage.database import libpq_arguments
+from storage.sessions import LEASE_SECONDS, Lease
+
+#: Moves the session's row on, if its lease and its length are as the writer thinks, and appends the events: it inserts
+#: nothing where it moved nothing. That is also why `ledger_events` needs no foreign key, whose check of each row took a
+#: fifth of a commit.
+_COMMIT: Final = """
+    WITH moved AS (
+        UPDATE sessions SET seq = seq + $4, ledger_hash = $5, status = $6, reason = $7, cash = $8, equity = $9,
+            steps = $10, orders = $11, fills = $12, bar = $13, ended_at = CASE WHEN $14 THEN clock_timestamp() END,
+            updated_at = clock_timestamp(), lease_until = clock_timestamp() + $15::interval
+        WHERE session_id = $1 AND lease_token = $2 AND seq = $3
+        RETURNING session_id
+    )
+    INSERT INTO ledger_events (session_id, seq, type, data, key)
+    SELECT moved.session_id, $3 + row.number, row.type, row.data::json, row.key
+    FROM moved, unnest($16::text[], $17::text[], $18::text[]) WITH ORDINALITY AS row (type, data, key, number)
+"""
+_NAME: Final = b"ledger_commit"
+
+#: Texts go as binary, whose length is sent along: as text they would end, unseen, at a NUL.
+_FORMATS: Final = [0] * 4 + [1] * 5 + [0] * 3 + [1] + [0] * 5
+
+_LEASE: Final = str(timedelta(seconds=LEASE_SECONDS)).encode()
+
+_DONE: Final = frozenset({ExecStatus.COMMAND_OK, ExecStatus.TUPLES_OK})
+
+
+class LedgerConnection:
+    """A connection that commits to ledgers, and is on disk when it says so. Not to be shared among threads.
+
+    Every method raises SQLAlchemyError where the database refuses or does not answer, as everything of an engine does.
+    """
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        try:
+            self._connection = psycopg.connect(**libpq_arguments(engine.url), autocommit=True)
+        except psycopg.Error as error:
+            raise self._told(error) from error
+        try:
+            self._connection.execute("SET synchronous_commit = on")
+            self._connection.execute("SET plan_cache_mode = force_generic_plan")
+            _require(self._connection.pgconn.prepare(_NAME, _COMMIT.encode()))
+        except psycopg.Error as error:
+            self.close()
+            raise self._told(error) from error
+
+    def commit(self, lease: Lease, seq: int, events: Sequence[LedgerEvent], hash_: str, state: State) -> int:
+        """Append events behind number `seq`, with what they have come to; return how many were: all or none."""
+        values = [
+            lease.session_id.hex.encode(),
+            b"%d" % lease.token,
+            b"%d" % seq,
+            b"%d" % len(events),
+            hash_.encode(),
+            state.status.encode(),
+            state.reason.encode(),
+            plain(state.cash).encode(),
+            plain(state.equity).encode(),
+            b"%d" % state.steps,
+            b"%d" % state.orders,
+            b"%d" % state.fills,
+            None if state.time is None else state.time.encode(),
+            b"t" if state.status in FINAL else b"f",
+            _LEASE,
+            _array(event.type for event in events),
+            _array(document(event) for event in events),
+            _array(event.key for event in events),
+        ]
+        connection = self._connection
+        try:
+            connection.pgconn.send_query_prepared(_NAME, values, _FORMATS)
+            (result,) = connection.wait(execute(connection.pgconn))  # a signal's handler interrupts it
+            _require(result)
+        except psycopg.Error as error:
+            raise self._told(error) from error
+        return result.command_tuples or 0
+
+    def close(self) -> None:
+        """Close it."""
+        self._connection.close()
+
+    def _told(self, error: psycopg.Error) -> Exception:
+        """Return a driver's error as an engine would raise it; no value is in it."""
+        return DBAPIError.instance(
+            _COMMIT, None, error, psycopg.Error, hide_parameters=True, dialect=self._engine.dialect
+        )
+
+
+def _require(result: PGresult) -> None:
+    """Raise what the server says, if it did not do what it was asked."""
+    if result.status not in _DONE:
+        code = result.error_field(DiagnosticField.SQLSTATE)
+        kind = psycopg.errors.lookup(code.decode()) if code else psycopg.OperationalError
+        raise kind(result.get_error_message())
+
+
+def _array(texts: Iterable[str | None]) -> bytes:
+    """Return texts as PostgreSQL writes an array."""
+    return f"{{{','.join('NULL' if each is None else _quoted(each) for each in texts)}}}".encode()
+
+
+def _quoted(text: str) -> str:
+    escaped = text.replace("\\", "\\\\").replace('"', '\\"')
+    return f'"{escaped}"'
