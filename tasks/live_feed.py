@@ -26,11 +26,12 @@ from gpt_trader.trading.gathering import Gathering
 from gpt_trader.trading.request import PaperTradeRequest
 from storage.catalog import Mark
 from storage.session_care import SessionCare
+from storage.session_views import SessionViews
 from tasks.collecting import Collected, Collector
 from tasks.feeds import rebase, tell_missed
 from tasks.ingest import ingest, sources
 from tasks.passing import whole
-from tasks.sessions import Running, request_of, sessions
+from tasks.sessions import Running, request_of
 from tasks.stores import stores
 
 #: How often the lake is looked at: one file's status, unless something was committed.
@@ -102,10 +103,7 @@ class Stream:
             request.until, request.hours, running.session.created_at, list(self._calendars.values())
         )
         self._gathering = Gathering(request.symbols, self._after(), request.grace, self._expects)
-        self._missed = {
-            (each.data["symbol"], each.data["time"])
-            for each in sessions().events(running.session.session_id, types=("missed",), limit=100_000)
-        }
+        self._missed = SessionViews(stores().engine).missed(running.session.session_id)
         self._taken: dict[str, np.datetime64] = {}
         self._hashes: dict[str, str] = {}
         self._mark: Mark = None
