@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from api.principals import Principal
 from gpt_trader.adapters.names import RESAMPLE
-from gpt_trader.adapters.sources import source, unknown_symbol
+from gpt_trader.adapters.sources import source, streams, unknown_symbol
 from gpt_trader.calendars import calendar
 from gpt_trader.credentials import credential, required
 from gpt_trader.errors import NotFound, Problem, Refused, UnknownName
@@ -58,7 +58,10 @@ def admitted(
     if isinstance(request, PaperTradeRequest):
         for leg in request.legs:
             _check_strategy(request.backtest(leg), home)
-            _check_symbol(leg.symbol, request, lake, request.source or settings.default_source)
+            if request.feed != "stream":
+                _check_symbol(leg.symbol, request, lake, request.source or settings.default_source)
+        if request.feed == "stream":
+            _check_stream(request, request.source or settings.default_source, home)
     if isinstance(request, DataRequest):
         _check_ingest(request, caller, request.source or settings.default_source, home)
     return request
@@ -89,6 +92,15 @@ def _check_symbol(symbol: str, request: TradingRequest, lake: Lake, name: str) -
     listed = _listed(name)
     if listed is not None and symbol not in listed:
         raise unknown_symbol(symbol, name, listed | {symbol for symbol, _ in entries})
+
+
+def _check_stream(request: PaperTradeRequest, name: str, home: Home) -> None:
+    """Find out what can be known without asking the vendor, or loading a library of all venues."""
+    if streams(name) == "alpaca":
+        required(credential(name, home.credentials), name, "key", "secret")
+        alpaca = source(name)
+        for group in alpaca.stream_groups(request.symbols):
+            alpaca.stream(group, request.timeframe)
 
 
 def _check_ingest(request: DataRequest, caller: Principal, name: str, home: Home) -> None:

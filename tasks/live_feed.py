@@ -14,10 +14,10 @@ import numpy as np
 from prefect import get_run_logger
 
 from gpt_trader.adapters.base import Source
+from gpt_trader.adapters.sources import streams
 from gpt_trader.alerts import of_stream
 from gpt_trader.bars import Bars
 from gpt_trader.calendars import Calendar, calendar
-from gpt_trader.errors import Problem, Refused
 from gpt_trader.instruments import TIMEFRAMES
 from gpt_trader.requests import DataRequest
 from gpt_trader.trading.closing import closes_at
@@ -26,11 +26,12 @@ from gpt_trader.trading.gathering import Gathering
 from gpt_trader.trading.request import PaperTradeRequest
 from storage.catalog import Mark
 from storage.session_care import SessionCare
+from storage.session_views import SessionViews
 from tasks.collecting import Collected, Collector
 from tasks.feeds import rebase, tell_missed
 from tasks.ingest import ingest, sources
 from tasks.passing import whole
-from tasks.sessions import Running, request_of, sessions
+from tasks.sessions import Running, request_of
 from tasks.stores import stores
 
 #: How often the lake is looked at: one file's status, unless something was committed.
@@ -51,12 +52,8 @@ def source_of(request: PaperTradeRequest) -> Source:
 
     Raises Refused where it has no stream of these symbols and this timeframe.
     """
-    name = request.source or stores().settings.default_source
+    name = streams(request.source or stores().settings.default_source)
     source = sources(DataRequest(symbols=request.symbols, source=name))(name)
-    if not source.live:
-        raise Refused.of(
-            Problem("source", name, "has no live stream", allowed="alpaca, ccxt:VENUE", nearest="alpaca")
-        )
     for group in source.stream_groups(request.symbols):
         source.stream(
             group, request.timeframe
@@ -106,10 +103,7 @@ class Stream:
             request.until, request.hours, running.session.created_at, list(self._calendars.values())
         )
         self._gathering = Gathering(request.symbols, self._after(), request.grace, self._expects)
-        self._missed = {
-            (each.data["symbol"], each.data["time"])
-            for each in sessions().events(running.session.session_id, types=("missed",), limit=100_000)
-        }
+        self._missed = SessionViews(stores().engine).missed(running.session.session_id)
         self._taken: dict[str, np.datetime64] = {}
         self._hashes: dict[str, str] = {}
         self._mark: Mark = None

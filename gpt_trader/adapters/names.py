@@ -8,6 +8,9 @@ from typing import Final
 #: Every source, the default first. `ccxt` is followed by a venue: `ccxt:kraken`.
 SOURCES: Final = ("sample", "csv", "yahoo", "alpaca", "ccxt", "synthetic")
 
+#: Those that have a live stream of bars.
+STREAMING: Final = ("alpaca", "ccxt")
+
 #: Where bars come from that were made here, of stored finer ones.
 RESAMPLE: Final = "resample"
 

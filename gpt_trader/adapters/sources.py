@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gpt_trader.adapters.base import Source
-from gpt_trader.adapters.names import SOURCES
+from gpt_trader.adapters.names import SOURCES, STREAMING
 from gpt_trader.credentials import Credential, credential
 from gpt_trader.errors import Problem, Refused, UnknownName
 
@@ -61,6 +61,14 @@ def source(name: str, request: DataRequest | None = None, access: Access | None 
     from gpt_trader.adapters.synthetic import SyntheticSource
 
     return SyntheticSource()
+
+
+def streams(name: str) -> str:
+    """Return the name of a source that has a live stream; raise Refused that lists those which have."""
+    if name.partition(":")[0] not in STREAMING:
+        allowed = ", ".join("ccxt:VENUE" if each == "ccxt" else each for each in STREAMING)
+        raise Refused.of(Problem("source", name, "has no live stream of bars", allowed=allowed))
+    return name
 
 
 def _csv(request: DataRequest | None) -> Source:

@@ -345,7 +345,7 @@ def test_a_stream_that_says_nothing_is_told(alpaca: AlpacaServer) -> None:
     ("terms", "says"),
     [
         ({"timeframe": "5m"}, "alpaca streams minute bars; allowed: 1m"),
-        ({"source": "sample"}, "has no live stream; allowed: alpaca, ccxt:VENUE"),
+        ({"source": "sample"}, "has no live stream of bars; allowed: alpaca, ccxt:VENUE"),
     ],
 )
 def test_a_stream_that_there_is_not_is_refused(

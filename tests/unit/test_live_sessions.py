@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 from uuid import uuid4
@@ -10,16 +12,21 @@ from uuid import uuid4
 import numpy as np
 import pytest
 
+from api.admission import admitted
+from api.principals import Principal
 from gpt_trader.adapters.alpaca import AlpacaSource
 from gpt_trader.alerts import AlertRules, Watched, of_stream
 from gpt_trader.calendars import calendar
-from gpt_trader.errors import Refused
+from gpt_trader.errors import Denied, GptTraderError, Refused
+from gpt_trader.settings import Home, Settings
+from gpt_trader.slices import SLICES
 from gpt_trader.trading.certificate import replay
 from gpt_trader.trading.closing import closes_at, moment_text
 from gpt_trader.trading.events import BarRow, LedgerEvent
 from gpt_trader.trading.gathering import Gathering
 from gpt_trader.trading.request import PaperTradeRequest
 from gpt_trader.validation import validated
+from storage.lake import Lake
 from tests.trading_samples import Given, flat
 
 NEW_YORK = calendar("XNYS")
@@ -216,3 +223,20 @@ def test_a_calendar_tells_its_next_close_and_whether_it_is_open() -> None:
         False,
         False,
     ]
+
+
+@pytest.mark.parametrize(
+    ("terms", "error", "says"),
+    [
+        ({}, Refused, "source: has no live stream of bars; allowed: alpaca, ccxt:VENUE"),
+        ({"source": "alpaca"}, Denied, "source alpaca needs credentials and key, secret is not known"),
+        ({"source": "ccxt:kraken"}, None, ""),
+    ],
+)
+def test_what_can_be_known_of_a_stream_is_said_before_a_run_is_started(
+    tmp_path: Path, terms: dict[str, Any], error: type[GptTraderError] | None, says: str
+) -> None:
+    body = {"symbol": "BTC-USD", "feed": "stream", "timeframe": "1m", **terms}
+    row, caller = SLICES["paper_trade"], Principal("local", frozenset({"trade"}))
+    with pytest.raises(error, match=says) if error else contextlib.nullcontext():
+        admitted(row, body, caller, lake=Lake(tmp_path / "lake"), home=Home(tmp_path), settings=Settings())

@@ -51,6 +51,14 @@ def test_a_replay_that_equals_its_backtest() -> None:
     assert "divergence" not in " ".join(shown.tables)
 
 
+@pytest.mark.parametrize(
+    ("feed", "said"),
+    [("replay", "a replay of stored bars"), ("schedule", "each new bar"), ("stream", "a live stream")],
+)
+def test_every_feed_has_its_words(feed: str, said: str) -> None:
+    assert f"fed by {said}" in page(feed=feed).text
+
+
 def test_the_open_position_is_valued_at_the_last_close() -> None:
     found = outcome(stop_loss=0.05)
     (held,) = positions(found.state)
