@@ -1,5 +1,5 @@
 # Targets a person types. Each sets itself up.
-.PHONY: setup test test-all check format bench lock clean
+.PHONY: setup test test-house test-all check format bench lock clean
 bin := .venv/bin
 
 setup: .venv/requirements-dev.lock
@@ -8,7 +8,10 @@ setup: .venv/requirements-dev.lock
 	@scripts/setup requirements-dev.lock
 
 test: setup ## the default suite
-	$(bin)/python -P -m pytest -m "not slow" -n 3 --dist loadfile
+	$(bin)/python -P -m pytest -m "not slow and not house" -n 3 --dist loadfile
+
+test-house: setup ## whole engines, through every door and killed in every part
+	$(bin)/python -P -m pytest -m "house and not slow" -n 3 --dist loadfile
 
 test-all: setup ## with the long campaigns, and all examples of each property
 	TEST_EXAMPLES=all $(bin)/python -P -m pytest

@@ -40,6 +40,8 @@ from tests.api.sockets import Plain
 from tests.api.test_health_and_errors import problem
 from tests.waiting import eventually
 
+pytestmark = pytest.mark.house
+
 BOB = {"Authorization": "Bearer key-of-bob"}
 SESSIONS = "/paper-trade/sessions"
 

@@ -15,6 +15,7 @@ import pytest
 from tests.cli.engines import FakeEngine, fake_engine, until
 
 pytestmark = [
+    pytest.mark.house,
     pytest.mark.slow,
     pytest.mark.timeout(600),
     pytest.mark.skipif(sys.platform != "linux", reason="finds its own leftovers in /proc"),

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
-import shlex
 import signal
 import subprocess
 import sys
@@ -17,6 +15,7 @@ import httpx
 import pyarrow.parquet as pq
 import pytest
 
+from tests.e2e.conftest import TERMS
 from tests.e2e.house import House
 from tests.waiting import eventually
 
@@ -25,12 +24,6 @@ pytestmark = [
     pytest.mark.skipif(sys.platform != "linux", reason="finds the engine's processes in /proc"),
 ]
 
-TERMS = shlex.split(
-    "--symbol AAPL --strategy ma_crossover --start 2005-01-03 --end 2012-12-31 --commission 0.001 --slippage 0 "
-    "--capital 10000"
-)
-#: What issue 3 calls the contract for scripts, word by word but for their order.
-OPTIMIZE = ("optimize", *TERMS, "--method", "grid", "--objective", "total_return")
 REQUEST = {
     "symbol": "AAPL",
     "strategy": "ma_crossover",
@@ -76,50 +69,6 @@ class Patient(Strategy):
 '''
 
 
-@pytest.fixture(scope="module")
-def found(session_house: House) -> dict[str, Any]:
-    """What the contract for scripts printed."""
-    session_house.ensure_up()
-    printed: dict[str, Any] = session_house.json(*OPTIMIZE)
-    return printed
-
-
-def test_the_contract_for_scripts(house: House, found: dict[str, Any]) -> None:
-    assert found.keys() >= {"run_id", "trials", "best", "top", "overfitting", "snapshot_id", "result_hash"}
-    assert found["trials"] == {"run": 15, "skipped": 1, "failed": 0}, "fast 20 with slow 20 is none"
-    assert found["best"] == found["top"][0]
-    assert found["best"].keys() >= {"params", "metrics"}
-    assert len(found["top"]) == 10
-    gains = [entry["metrics"]["total_return"] for entry in found["top"]]
-    assert gains == sorted(gains, reverse=True)
-    assert gains == [entry["objective"] for entry in found["top"]]
-    judged = found["overfitting"]
-    assert judged.keys() >= {
-        "deflated_sharpe", "probabilistic_sharpe", "pbo", "neighborhood", "min_track_record", "verdict", "reasons",
-    }  # fmt: skip
-    assert judged["verdict"] in ("accept", "reject", "undecided")
-    assert judged["trials"] == 15
-    assert all(isinstance(reason, str) for reason in judged["reasons"])
-    assert not any(isinstance(each, float) and not math.isfinite(each) for each in judged.values())
-    assert house.state(found["run_id"]) == "COMPLETED"
-
-    table = pq.read_table(found["artifacts"]["trials"])
-    assert table.num_rows == 16
-    assert Counter(table["state"].to_pylist()) == {"run": 15, "skipped": 1}
-    best = max(value for value in table["objective"].to_pylist() if value is not None)
-    assert best == pytest.approx(found["best"]["objective"], rel=1e-9)
-    report = Path(found["artifacts"]["report"]).read_text(encoding="utf-8")
-    assert found["run_id"] in report
-
-
-def test_its_best_is_the_backtest_of_the_same_parameters(house: House, found: dict[str, Any]) -> None:
-    best = found["best"]
-    params = [f"--param={name}={value}" for name, value in best["params"].items()]
-    backtest = house.json("backtest", *TERMS, *params, "--no-report")
-    assert backtest["metrics"] == best["metrics"]
-    assert backtest["result_hash"] == best["result_hash"]
-
-
 def kept(house: House) -> dict[str, tuple[int, int]]:
     """What the cache of arrays keeps: for each entry when it was made, and when it was last used."""
     folder = house.home.cache / "arrays"
@@ -131,28 +80,28 @@ def kept(house: House) -> dict[str, tuple[int, int]]:
 
 
 def test_by_rest_resumed_and_reproduced_it_is_the_same_and_nothing_is_done_anew(
-    house: House, found: dict[str, Any]
+    house: House, optimized: dict[str, Any]
 ) -> None:
-    house.json("optimize", "--resume", found["run_id"])  # another test may have cleared the cache
+    house.json("optimize", "--resume", optimized["run_id"])  # another test may have cleared the cache
     before = kept(house)
     accepted = house.api("POST", "/strategies/optimize", json=REQUEST)
     assert accepted.status_code == 202, accepted.text
     by_rest = str(accepted.json()["run_id"])
     house.await_state(by_rest, {"COMPLETED"})
-    resumed = house.json("optimize", "--resume", found["run_id"])
-    assert len({found["run_id"], by_rest, resumed["run_id"]}) == 3
+    resumed = house.json("optimize", "--resume", optimized["run_id"])
+    assert len({optimized["run_id"], by_rest, resumed["run_id"]}) == 3
     for other in (house.result(by_rest), resumed):
         for fact in ("result_hash", "best", "top", "overfitting", "trials", "snapshot_id", "space"):
-            assert (fact, other[fact]) == (fact, found[fact])
+            assert (fact, other[fact]) == (fact, optimized[fact])
 
     after = kept(house)
     assert after.keys() == before.keys()
     assert {key: made for key, (made, _) in after.items()} == {key: made for key, (made, _) in before.items()}
     assert sum(after[key][1] > before[key][1] for key in after) == 1, "the one chunk was read from the cache"
 
-    again = house.json("workflow", "reproduce", found["run_id"])
+    again = house.json("workflow", "reproduce", optimized["run_id"])
     assert (again["equal"], again["differences"]) == (True, [])
-    assert again["result_hash"] == found["result_hash"]
+    assert again["result_hash"] == optimized["result_hash"]
 
 
 def tried(log: Path) -> Counter[int]:

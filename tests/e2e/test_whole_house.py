@@ -13,7 +13,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import pyarrow.parquet as pq
 import pytest
 
 from cli.engine.record import PARTS
@@ -35,50 +34,6 @@ REQUEST = {
     "slippage": 0,
     "capital": 10000,
 }
-
-
-def test_the_contract_for_scripts(contract: dict[str, Any]) -> None:
-    assert set(contract) >= {
-        "run_id", "flow", "state", "symbol", "strategy", "params", "snapshot_id", "result_hash", "start", "end",
-        "bars", "metrics", "artifacts",
-    }  # fmt: skip
-    told = {
-        name: contract[name] for name in ("flow", "state", "symbol", "strategy", "params", "start", "end")
-    }
-    assert told == {
-        "flow": "backtest",
-        "state": "COMPLETED",
-        "symbol": "AAPL",
-        "strategy": "ma_crossover",
-        "params": {"fast": 10, "slow": 30},
-        "start": "2005-01-03",
-        "end": "2012-12-31",
-    }
-    metrics = contract["metrics"]
-    assert set(metrics) >= {
-        "total_return", "annualized_return", "annualized_volatility", "sharpe", "sortino", "calmar", "max_drawdown",
-        "win_rate", "profit_factor", "trades", "exposure", "final_equity", "benchmark_return",
-    }  # fmt: skip
-    assert (contract["bars"], metrics["trades"]) == (2013, 32)
-    assert metrics["final_equity"] == pytest.approx(84119.30498754681, rel=1e-9)
-    assert metrics["total_return"] == pytest.approx(7.411930498754681, rel=1e-9)
-    assert metrics["sharpe"] == pytest.approx(1.14683617978665, rel=1e-9)
-    assert metrics["max_drawdown"] == pytest.approx(-0.405697851156544, rel=1e-9)
-    assert metrics["benchmark_return"] == pytest.approx(15.9689669896, rel=1e-6)
-
-
-def test_its_artifacts_are_whole_files(contract: dict[str, Any]) -> None:
-    paths = {name: Path(path) for name, path in contract["artifacts"].items()}
-    assert set(paths) >= {"report", "equity", "trades"}
-    equity = pq.read_table(paths["equity"])
-    assert equity.num_rows == contract["bars"]
-    assert equity["equity"][-1].as_py() == contract["metrics"]["final_equity"]
-    assert pq.read_table(paths["trades"]).num_rows == contract["metrics"]["trades"]
-    report = paths["report"].read_text(encoding="utf-8")
-    assert report.lower().startswith("<!doctype html>")
-    assert report.rstrip().endswith("</html>")
-    assert contract["run_id"] in report
-    assert paths["report"].stat().st_size < 2_000_000
 
 
 def by_rest(house: House) -> str:

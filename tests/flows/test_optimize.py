@@ -26,6 +26,8 @@ from gpt_trader.optimization.study import Screened, Study
 from gpt_trader.requests import OptimizeRequest
 from gpt_trader.strategies.registry import strategy_type
 from tasks import optimize
+
+pytestmark = pytest.mark.house
 optimize.CHUNK = 20
 method, done, stop = sys.argv[1], Path(sys.argv[2]), int(sys.argv[3])
 random = np.random.default_rng(1)

@@ -34,7 +34,7 @@ SYMBOLS = ("AAA", "BBB", "CCC")
 Figure = Callable[[str], None]
 
 #: The first test waits for a server, a database and two processes that import everything.
-pytestmark = pytest.mark.timeout(400)
+pytestmark = [pytest.mark.house, pytest.mark.timeout(400)]
 
 
 def part(raw: RawBars, begin: int, end: int) -> RawBars:

@@ -25,6 +25,8 @@ from tests.flows.conftest import ROOT, Engine, free_port, gone, pid_in
 from tests.flows.optimizing import Optimizing, dask_cluster
 from tests.waiting import eventually
 
+pytestmark = pytest.mark.house
+
 
 @pytest.fixture
 def optimizing(engine_parts: Engine, tmp_path: Path) -> Iterator[Optimizing]:

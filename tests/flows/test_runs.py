@@ -13,6 +13,8 @@ import pytest
 from tests.flows.conftest import Engine, gone, kill, pid_in
 from tests.waiting import eventually
 
+pytestmark = pytest.mark.house
+
 
 def test_a_run_completes_and_tells_everything(running: Engine) -> None:
     run_id = running.run("adds", {"a": 2, "b": 3})
