@@ -16,10 +16,10 @@ from gpt_trader.trading.feed import moments
 from gpt_trader.trading.ledger import Ledger
 from gpt_trader.trading.trader import Trader
 from storage import migrations
-from storage.ledger_commit import LedgerConnection
 from storage.session_ledger import SessionJournal, load
 from storage.sessions import SessionStore
 from tests.trading_samples import opening, paper_broker, random_session, traded, warm_of
+from tests.waiting import eventually
 
 SEED = 4
 
@@ -118,19 +118,17 @@ def test_a_connection_that_ends_is_an_engine_s_error(store: SessionStore) -> Non
 
 
 def test_a_journal_s_connection_is_nobody_else_s_and_is_closed(store: SessionStore) -> None:
-    session_id = created(store)
-    _, journal = under_way(store, session_id)
-    pool = store.engine.pool
-    opened: list[object] = []
-    event.listen(pool, "connect", lambda connection, _: opened.append(connection))
-    lone = LedgerConnection(store.engine)
-    assert pool.checkedout() == 0  # type: ignore[attr-defined]
-    lone.close()
-    journal.close()
-    with store.engine.connect() as connection:
+    _, journal = under_way(store, created(store))
+    others = text(
+        "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid() "
+        "AND backend_type = 'client backend'"
+    )
+    # The only one of the pool; within a transaction its view of others would stand still.
+    with store.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
         assert connection.execute(text("SELECT count(*) FROM pg_prepared_statements")).scalar() == 0
-        left = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()"
-        assert connection.execute(text(left)).scalar() == 1 + pool.checkedin()  # type: ignore[attr-defined]
+        assert connection.execute(others).scalar() == 1
+        journal.close()
+        eventually(lambda: not connection.execute(others).scalar(), what="the end of the journal's backend")
 
 
 def test_a_session_with_a_ledger_is_not_removed_and_none_has_a_ledger_without_its_row(
