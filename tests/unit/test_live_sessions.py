@@ -102,7 +102,6 @@ def test_terms_that_do_not_fit_the_feed_are_refused(terms: dict[str, Any], says:
         ("2026-02-01T00:00:00Z", None, MORNING, [NEW_YORK], datetime(2026, 2, 1, tzinfo=UTC)),
         (None, 1.5, MORNING, [NEW_YORK], MORNING + timedelta(minutes=90)),
     ],
-    ids=str,
 )  # fmt: skip
 def test_when_a_session_closes(
     until: str | None, hours: float | None, began: datetime, calendars: list[Any], closes: datetime | None
