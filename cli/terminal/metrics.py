@@ -34,14 +34,17 @@ METRICS: Final[Mapping[str, tuple[str, str]]] = {
     "final_equity": ("final equity", "money"),
 }
 
+#: A fraction beyond which no digits are told that nobody reads.
+_HUGE: Final = 1e6
+
 
 def written(name: str, value: object) -> str:
     """Return a metric's value as a table shows it."""
     kind = METRICS.get(name, ("", ""))[1]
     if not isinstance(value, int | float) or isinstance(value, bool):
         return shown(value)
-    if kind == "percent":
-        return f"{value * 100:,.2f} %"
+    if kind == "percent":  # a return of minutes, made a year's, may have dozens of digits
+        return f"{value * 100:,.2f} %" if abs(value) < _HUGE else f"{value * 100:.2e} %"
     if kind == "ratio":
         return f"{value:,.2f}"
     if kind == "money":
