@@ -211,8 +211,8 @@ def one_leg(
 class UnrulyBroker:
     """A venue that trades rightly and tells badly: late, twice, in another order; or not that it has an order.
 
-    Inside is a paper broker with the account as it truly is; `truth` are its fills. With `rude` it loses the reply to a
-    submission (the order has arrived), and rejects some.
+    Inside is a paper broker with the account as it truly is; `truth` is what happened. With `rude` it loses the
+    reply to a submission (the order has arrived), and rejects some.
     """
 
     venue = "unruly"
@@ -223,6 +223,7 @@ class UnrulyBroker:
         self._rude = rude
         self._mail: list[tuple[int, Report]] = []
         self._now = 0
+        self._opened = ""
         self.submissions: dict[str, list[Order]] = {}
         self.truth: list[Report] = []
 
@@ -237,7 +238,8 @@ class UnrulyBroker:
         if not first:
             return
         if self._rude and order.purpose == "entry" and self._chance.random() < 0.2:
-            self._post(Ended(order.id, "rejected", "not today"))
+            self.truth.append(Ended(order.id, "rejected", "not today"))
+            self._post(self.truth[-1])
         else:
             self._inner.submit(order)
         if self._rude and self._chance.random() < 0.2:
@@ -252,6 +254,11 @@ class UnrulyBroker:
         self._mail = [(self._now, report) for report in self.truth]
 
     def auction(self, moment: Moment) -> None:
+        if (
+            moment.time == self._opened
+        ):  # a session that was resumed in this bar: a venue calls an auction once
+            self._inner._opened = moment.time
+        self._opened = moment.time
         self._inner.auction(moment)
 
     def range(self, moment: Moment) -> None:

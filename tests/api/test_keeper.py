@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Coroutine, Iterator
 from datetime import timedelta
-from pathlib import Path
 from typing import Any
 from uuid import UUID
 
@@ -27,10 +26,9 @@ from storage.session_care import SessionCare
 from storage.session_cases import SessionCases
 from storage.sessions import Lease, Session, SessionStore
 from storage.tables import LEDGER_EVENTS
-from tests.api.account_samples import account_settings, serving_accounts
+from tests.api.account_samples import account_settings
 from tests.api.conftest import Engine, Prefect, serving
 from tests.api.session_samples import end, expire_lease, written_down
-from tests.waiting import eventually
 
 
 @pytest.fixture(scope="module")
@@ -257,15 +255,6 @@ def test_a_session_by_schedule_whose_run_died_is_gone_on_with(quiet: Engine, pre
     looking(kept, look)
     assert len(kept.runs()) == 1
     end(quiet, kept.id)
-
-
-def test_an_api_whose_watch_over_sessions_has_died_ends(postgres: Cluster, tmp_path: Path) -> None:
-    """Its supervisor starts another: one that answers and watches nothing would hide what is dead."""
-    with serving_accounts(postgres, tmp_path) as engine:
-        with engine.context.database.begin() as connection:
-            connection.execute(text("ALTER TABLE sessions RENAME TO away"))  # nothing that passes by itself
-        eventually(engine.context.closing.is_set, seconds=30, what="the API's end")
-        assert engine.state.died
 
 
 def test_silence_is_told_once(kept: Kept) -> None:

@@ -14,8 +14,11 @@ from pathlib import Path
 
 import httpx
 import pytest
+from sqlalchemy import text
 
 from gpt_trader.settings import Settings
+from storage.cluster import Cluster
+from tests.api.account_samples import serving_accounts
 from tests.api.conftest import Engine, Prefect, free_port
 from tests.waiting import eventually
 
@@ -122,3 +125,12 @@ def test_an_unknown_setting_is_refused_in_words(
         assert started.wait(timeout=60) == 2
     said = json.loads((tmp_path / "err").read_text().splitlines()[-1])
     assert "api_port" in said["reason"]
+
+
+def test_an_api_whose_watch_over_sessions_has_died_ends(postgres: Cluster, tmp_path: Path) -> None:
+    """Its supervisor starts another: one that answers and watches nothing would hide what is dead."""
+    with serving_accounts(postgres, tmp_path) as engine:
+        with engine.context.database.begin() as connection:
+            connection.execute(text("ALTER TABLE sessions RENAME TO away"))  # nothing that passes by itself
+        eventually(engine.context.closing.is_set, seconds=30, what="the API's end")
+        assert engine.state.died

@@ -73,12 +73,13 @@ class Server:
 
     def ready(self, after: int = 0) -> None:
         """Wait until it answers, having become ready more often than `after` times."""
-        if self._process is None or self._process.poll() is not None:
-            environment = {**os.environ, "GPT_TRADER_HOME": str(self._home.root)}
-            command = [sys.executable, "-P", "-m", "storage.postgres"]
-            self._process = subprocess.Popen(command, env=environment, stdout=self._log, stderr=self._log)
+        environment = {**os.environ, "GPT_TRADER_HOME": str(self._home.root)}
+        command = [sys.executable, "-P", "-m", "storage.postgres"]
 
         def answers() -> bool:
+            # As the engine's supervisor does. The first one may find the killed one's pid not buried yet, and refuse.
+            if self._process is None or self._process.poll() is not None:
+                self._process = subprocess.Popen(command, env=environment, stdout=self._log, stderr=self._log)
             if self.lives <= after:
                 return False
             with contextlib.suppress(psycopg.OperationalError), psycopg.connect(self._admin):
