@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.house
+
 ROOT = Path(__file__).parents[2]
 
 #: Searches a strategy's space in chunks, as the flow does, and prints the hash of the rows; may kill itself on its way.
@@ -26,8 +28,6 @@ from gpt_trader.optimization.study import Screened, Study
 from gpt_trader.requests import OptimizeRequest
 from gpt_trader.strategies.registry import strategy_type
 from tasks import optimize
-
-pytestmark = pytest.mark.house
 optimize.CHUNK = 20
 method, done, stop = sys.argv[1], Path(sys.argv[2]), int(sys.argv[3])
 random = np.random.default_rng(1)
