@@ -19,7 +19,8 @@ from sqlalchemy.exc import DBAPIError
 
 from gpt_trader.trading.events import LedgerEvent, document
 from gpt_trader.trading.orders import plain
-from gpt_trader.trading.state import FINAL, State
+from gpt_trader.trading.state import State
+from gpt_trader.trading.statuses import FINAL
 from storage.database import libpq_arguments
 from storage.sessions import LEASE_SECONDS, Lease
 

@@ -20,7 +20,8 @@ from sqlalchemy.exc import InterfaceError, OperationalError
 from gpt_trader.trading.events import LedgerEvent
 from gpt_trader.trading.ledger import Journal, Ledger
 from gpt_trader.trading.orders import plain
-from gpt_trader.trading.state import FINAL, State
+from gpt_trader.trading.state import State
+from gpt_trader.trading.statuses import FINAL
 from storage.events import EventLog, NewEvent
 from storage.market_stream import SYSTEM_CHANNEL
 from storage.sessions import SessionStore, ledger_event

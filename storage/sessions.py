@@ -14,7 +14,7 @@ from sqlalchemy.dialects.postgresql import insert as upsert
 from gpt_trader.bars import Bars
 from gpt_trader.errors import Conflict, NotFound
 from gpt_trader.trading.events import GENESIS, LedgerEvent
-from gpt_trader.trading.state import FINAL
+from gpt_trader.trading.statuses import FINAL
 from storage.session_bars import packed
 from storage.tables import LEDGER_EVENTS, SESSION_BARS, SESSION_COMMANDS, SESSIONS
 

@@ -31,7 +31,7 @@ from api.session_models import (
 from gpt_trader.errors import NotFound
 from gpt_trader.trading.orders import plain
 from gpt_trader.trading.request import Feed
-from gpt_trader.trading.state import Status
+from gpt_trader.trading.statuses import Status
 
 router = APIRouter(prefix=sessions.ROOT, tags=["paper-trade"])
 

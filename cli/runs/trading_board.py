@@ -7,13 +7,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from gpt_trader.trading.statuses import FINAL
+
 Json = dict[str, Any]
 
 #: Closes of a curve that are kept: more than any terminal has columns.
 _MOST_POINTS: Final = 400
 _MOST_FILLS: Final = 50
-#: States that a session does not leave.
-_ENDED: Final = frozenset({"completed", "stopped", "halted"})
 
 
 @dataclass
@@ -36,7 +36,7 @@ class WatchedSession:
     @property
     def ended(self) -> bool:
         """Whether nothing follows."""
-        return self.state in _ENDED
+        return self.state in FINAL
 
     @property
     def gain(self) -> float:

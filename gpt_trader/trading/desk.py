@@ -22,7 +22,8 @@ from gpt_trader.trading.history import History
 from gpt_trader.trading.orders import Ended, Fill, Order, Purpose, Report, Type, client_order_id, exact, plain
 from gpt_trader.trading.request import PaperTradeRequest
 from gpt_trader.trading.sizing import Room, budget
-from gpt_trader.trading.state import FINAL, State, Status, Working
+from gpt_trader.trading.state import State, Working
+from gpt_trader.trading.statuses import FINAL, Status
 
 _EXITS = frozenset({"target", "flatten"})
 _STOPS = frozenset({"stop_loss", "take_profit"})

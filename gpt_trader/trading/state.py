@@ -8,15 +8,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 from gpt_trader.trading.events import LedgerEvent, Moment
 from gpt_trader.trading.orders import Fill, Order, exact, exactly, outlay, paid, plain
-
-Status = Literal["active", "paused", "reducing", "closing", "finishing", "halted", "stopped", "completed"]
-
-#: A session that trades no more.
-FINAL: Final = frozenset({"halted", "stopped", "completed"})
+from gpt_trader.trading.statuses import FINAL, Status
 
 #: A session that opens no position any more.
 _ENDING: Final = FINAL | {"closing", "finishing"}

@@ -19,7 +19,8 @@ from gpt_trader.trading.desk import Desk, Phase, status
 from gpt_trader.trading.events import LedgerEvent, Moment
 from gpt_trader.trading.ledger import Journal, Ledger
 from gpt_trader.trading.orders import Accepted, Ended, Fill, Order, Report, exactly, plain
-from gpt_trader.trading.state import FINAL, Status, Working
+from gpt_trader.trading.state import Working
+from gpt_trader.trading.statuses import FINAL, Status
 
 
 class Trader:
