@@ -98,9 +98,7 @@ def _check_stream(request: PaperTradeRequest, name: str, home: Home) -> None:
     """Find out what can be known without asking the vendor, or loading a library of all venues."""
     if streams(name) == "alpaca":
         required(credential(name, home.credentials), name, "key", "secret")
-        alpaca = source(name)
-        for group in alpaca.stream_groups(request.symbols):
-            alpaca.stream(group, request.timeframe)
+        source(name).require_stream(request.symbols, request.timeframe)
 
 
 def _check_ingest(request: DataRequest, caller: Principal, name: str, home: Home) -> None:

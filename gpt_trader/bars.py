@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass, field, replace
-from datetime import date
+from datetime import UTC, date, datetime
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
@@ -19,6 +19,11 @@ Times = NDArray[np.datetime64]
 
 #: Relative slack of the OHLC check: a price times an adjustment factor rounds.
 OHLC_TOLERANCE: Final = 1e-9
+
+
+def instant(moment: datetime) -> np.datetime64:
+    """Return a time with a zone as `Times` has it: UTC, to the microsecond."""
+    return np.datetime64(moment.astimezone(UTC).replace(tzinfo=None), "us")
 
 
 @dataclass(frozen=True, eq=False)

@@ -20,7 +20,7 @@ from zoneinfo import ZoneInfo
 import numpy as np
 from numpy.typing import NDArray
 
-from gpt_trader.bars import Flags, Times
+from gpt_trader.bars import Flags, Times, instant
 from gpt_trader.corporate_actions import Days
 from gpt_trader.errors import Problem, Refused, UnknownName
 from gpt_trader.instruments import TIMEFRAMES, Instrument
@@ -141,7 +141,7 @@ class Calendar:
 
     def next_close(self, after: datetime) -> datetime | None:
         """Return the first regular close behind a time, UTC; None where the market never closes."""
-        moment = np.datetime64(after.astimezone(UTC).replace(tzinfo=None), "us")
+        moment = instant(after)
         place = int(np.searchsorted(self._all.close, moment, "right"))
         if self.never_closes or place >= len(self._all):
             return None
@@ -315,7 +315,7 @@ def complete(time: Times, timeframe: str, found: Calendar | None, now: datetime)
     """Return which of the labels (n,) belong to bars that were over at `now`: none is taken before it is whole."""
     if now.tzinfo is None:
         raise Refused.of(Problem("now", now, "is a time without a zone"))
-    moment = np.datetime64(now.astimezone(UTC).replace(tzinfo=None), "us")
+    moment = instant(now)
     flags: Flags = ends_of(time, timeframe, found) <= moment
     return flags
 

@@ -11,11 +11,10 @@ import re
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
-import numpy as np
-
 from gpt_trader.errors import GptTraderError
 from gpt_trader.instruments import TIMEFRAMES
 from gpt_trader.raw_bars import RawBars
+from gpt_trader.trading.events import unstamp
 from storage.events import EventLog, NewEvent
 from storage.lake import Lake
 from storage.lake_files import bar_time
@@ -108,7 +107,7 @@ def _news(before: Manifest, arrival: Arrival, outcome: Ingest) -> dict[str, Any]
     clean = arrival.found.clean
     new = clean
     if entry is not None and not arrival.replaces:
-        last = np.datetime64(entry.last.removesuffix("Z"), "us")
+        last = unstamp(entry.last)
         new = clean[clean.time > last]
     return {
         "symbol": outcome.symbol,

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import UTC, date, datetime, timedelta
+from datetime import date, datetime, timedelta
 from typing import Any, Final
 
 import duckdb
@@ -17,7 +17,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from gpt_trader.bar_labels import Grid, Placement, grid, placed
-from gpt_trader.bars import Floats, Times
+from gpt_trader.bars import Floats, Times, instant
 from gpt_trader.calendars import Anchor, Calendar, calendar, complete
 from gpt_trader.corporate_actions import CorporateActions
 from gpt_trader.errors import UnknownName
@@ -115,7 +115,7 @@ def prepared(series: CheckedSeries, grids: Grids, now: datetime) -> Prepared:
             )
     label = series.bars.time if placement is None else placement.label
     # Only what is near the end can be open still: a week and a holiday is the longest that a bar lasts.
-    near = label > np.datetime64(now.astimezone(UTC).replace(tzinfo=None), "us") - np.timedelta64(10, "D")
+    near = label > instant(now) - np.timedelta64(10, "D")
     not_over = np.zeros(len(label), np.bool_)
     not_over[near] = ~complete(label[near], series.timeframe, found, now)
     return Prepared(series, placement, not_over, tuple(remarks))

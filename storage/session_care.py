@@ -65,9 +65,7 @@ class SessionCare:
             .exists()
         )
         untraded = SESSIONS.c.lease_until.is_(None) | (SESSIONS.c.lease_until < _NOW)
-        with self._engine.connect() as connection:
-            rows = connection.execute(select(*_COLUMNS).where(_OPEN, untraded, asked)).all()
-        return tuple(Session(**row._mapping) for row in rows)
+        return self._open(untraded, asked)
 
     def abandoned(self) -> tuple[tuple[Session, float], ...]:
         """Return open sessions whose lease has run out and was not given back, with the seconds since then.
@@ -85,6 +83,11 @@ class SessionCare:
         bar = cast(SESSIONS.c.bar, DateTime(timezone=True))
         return self._since(bar, SESSIONS.c.feed == "schedule", bar < _NOW - longer_than)
 
+    def _open(self, *which: ColumnElement[bool]) -> tuple[Session, ...]:
+        with self._engine.connect() as connection:
+            rows = connection.execute(select(*_COLUMNS).where(_OPEN, *which)).all()
+        return tuple(Session(**row._mapping) for row in rows)
+
     def _since(
         self, begun: ColumnElement[Any], *which: ColumnElement[bool]
     ) -> tuple[tuple[Session, float], ...]:
@@ -99,11 +102,7 @@ class SessionCare:
 
     def streaming(self) -> tuple[Session, ...]:
         """Return open sessions on a live stream that somebody trades."""
-        with self._engine.connect() as connection:
-            rows = connection.execute(
-                select(*_COLUMNS).where(_OPEN, _TRADED, SESSIONS.c.feed == "stream")
-            ).all()
-        return tuple(Session(**row._mapping) for row in rows)
+        return self._open(_TRADED, SESSIONS.c.feed == "stream")
 
     def pinned_snapshots(self) -> set[str]:
         """Return every snapshot of the lake that an open session trades from."""

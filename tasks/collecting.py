@@ -21,13 +21,16 @@ import numpy as np
 from sqlalchemy.exc import InterfaceError, OperationalError
 
 from gpt_trader.adapters.base import LiveBar, Source
+from gpt_trader.bars import instant
 from gpt_trader.calendars import calendar
 from gpt_trader.errors import BadBars, GptTraderError
 from gpt_trader.instruments import TIMEFRAMES
 from gpt_trader.raw_bars import RawBars, inspect
 from gpt_trader.requests import DataRequest
+from gpt_trader.trading.events import unstamp
 from storage.lake_writing import Arrival
 from storage.leadership import Leadership
+from storage.manifest import Manifest
 from storage.market_stream import publishing
 from tasks.fetching import Fetching
 from tasks.ingest_plan import Series
@@ -187,10 +190,8 @@ class Collector:
 
     def _is_of_session(self, live: LiveBar) -> bool:
         """Whether a bar is one of its market's sessions: what is traded before and after them, histories leave out."""
-        known = self._stores.lake.manifest().instruments.get(live.symbol)
-        if known is None or known.calendar is None or np.isnat(live.bar.time[0]):
-            return True
-        return bool(calendar(known.calendar).is_open(live.bar.time)[0])
+        label = live.bar.time[0]
+        return bool(np.isnat(label)) or _is_open(self._stores.lake.manifest(), live.symbol, label)
 
     def _holes(self, batch: Sequence[LiveBar]) -> set[str]:
         """Return the symbols whose bar does not follow the last one that is stored."""
@@ -198,7 +199,7 @@ class Collector:
         found = set()
         for live in batch:
             entry = entries.get((live.symbol, live.timeframe))
-            if entry is None or live.bar.time[0] > _time(entry.last) + np.timedelta64(self._step):
+            if entry is None or live.bar.time[0] > unstamp(entry.last) + np.timedelta64(self._step):
                 found.add(live.symbol)
         return found
 
@@ -232,16 +233,12 @@ class Collector:
 
     def _late(self, symbols: Collection[str], overdue: timedelta) -> list[str]:
         """Return the symbols of which a bar should be there by now."""
-        manifest, now = self._stores.lake.manifest(), datetime.now(UTC)
+        manifest, due = self._stores.lake.manifest(), instant(datetime.now(UTC) - overdue - self._step)
         found = []
         for symbol in symbols:
             entry = manifest.entries.get((symbol, self._what.timeframe))
-            due = now - overdue - self._step
-            if entry is not None and _time(entry.last) + np.timedelta64(self._step) > _utc(due):
-                continue
-            known = manifest.instruments.get(symbol)
-            name = known.calendar if known is not None else None
-            if entry is None or name is None or calendar(name).is_open(np.array([_utc(due)]))[0]:
+            late = entry is None or unstamp(entry.last) + np.timedelta64(self._step) <= due
+            if late and (entry is None or _is_open(manifest, symbol, due)):
                 found.append(symbol)
         return found
 
@@ -278,14 +275,14 @@ class Collector:
         await asyncio.gather(*ending, return_exceptions=True)
 
 
+def _is_open(manifest: Manifest, symbol: str, time: np.datetime64) -> bool:
+    """Return whether a symbol's market is open then; of one without a calendar nothing is known against it."""
+    known = manifest.instruments.get(symbol)
+    return (
+        known is None or known.calendar is None or bool(calendar(known.calendar).is_open(np.array([time]))[0])
+    )
+
+
 def _said(error: Exception) -> str:
     """Return what an error says; a database's may hold more than a log should."""
     return error.detail if isinstance(error, GptTraderError) else type(error).__name__
-
-
-def _time(text: str) -> np.datetime64:
-    return np.datetime64(text.removesuffix("Z"), "us")
-
-
-def _utc(moment: datetime) -> np.datetime64:
-    return np.datetime64(moment.astimezone(UTC).replace(tzinfo=None), "us")

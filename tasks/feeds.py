@@ -17,7 +17,7 @@ from gpt_trader.trading.feed import moments
 from storage.bars_in_range import bars_in_range
 from storage.session_views import SessionViews
 from storage.sessions import Session
-from tasks.sessions import Running
+from tasks.sessions import Running, raise_alerts
 from tasks.stores import stores
 
 #: How long a replay that waits for its next bar sleeps before it looks whether something was asked of it.
@@ -153,9 +153,10 @@ def _miss(running: Running, late: Mapping[str, Times]) -> None:
 
 def tell_missed(session: Session, missed: Sequence[tuple[str, str]]) -> None:
     """Tell of bars, symbol and time each, that came too late to be traded."""
-    for alert in of_missed(session, missed):
+    alerts = list(of_missed(session, missed))
+    for alert in alerts:
         get_run_logger().warning("%s", alert.message)
-        stores().alerts.put(alert, stores().settings.alerts.repeat_seconds)
+    raise_alerts(alerts)
 
 
 def rebase(running: Running, symbol: str, bars: Bars, seen: Bars) -> None:

@@ -16,7 +16,7 @@ from prefect import get_run_logger
 from gpt_trader.adapters.base import Source
 from gpt_trader.adapters.sources import streams
 from gpt_trader.alerts import of_stream
-from gpt_trader.bars import Bars
+from gpt_trader.bars import Bars, instant
 from gpt_trader.calendars import Calendar, calendar
 from gpt_trader.instruments import TIMEFRAMES
 from gpt_trader.requests import DataRequest
@@ -31,7 +31,7 @@ from tasks.collecting import Collected, Collector
 from tasks.feeds import rebase, tell_missed
 from tasks.ingest import ingest, sources
 from tasks.passing import whole
-from tasks.sessions import Running, request_of
+from tasks.sessions import Running, raise_alerts, request_of
 from tasks.stores import stores
 
 #: How often the lake is looked at: one file's status, unless something was committed.
@@ -54,10 +54,7 @@ def source_of(request: PaperTradeRequest) -> Source:
     """
     name = streams(request.source or stores().settings.default_source)
     source = sources(DataRequest(symbols=request.symbols, source=name))(name)
-    for group in source.stream_groups(request.symbols):
-        source.stream(
-            group, request.timeframe
-        )  # refuses at once, and connects when it is first asked for a bar
+    source.require_stream(request.symbols, request.timeframe)
     return source
 
 
@@ -145,9 +142,13 @@ class Stream:
         """Return for how long bars are overdue, in seconds, by symbol whose market has been open all the while."""
         found = {}
         for symbol in self._running.request.symbols:
-            begun = max(_utc(self._since), self._taken.get(symbol, _NEVER) + self._step)
-            waited = (_utc(now) - self._step - begun) / np.timedelta64(1, "s")
-            if waited > 0 and self._expects(symbol, begun) and self._expects(symbol, _utc(now) - self._step):
+            begun = max(instant(self._since), self._taken.get(symbol, _NEVER) + self._step)
+            waited = (instant(now) - self._step - begun) / np.timedelta64(1, "s")
+            if (
+                waited > 0
+                and self._expects(symbol, begun)
+                and self._expects(symbol, instant(now) - self._step)
+            ):
                 found[symbol] = float(waited)
         return found
 
@@ -183,16 +184,16 @@ class Stream:
         mark = stores().lake.mark()
         if mark == self._mark:
             return
-        entries = stores().lake.manifest().entries
-        for symbol in self._running.request.symbols:
-            entry = entries.get((symbol, self._running.request.timeframe))
-            if entry is not None and self._hashes.get(symbol) != entry.logical_hash:
-                whole = symbol not in self._hashes  # the first time; then what is new is among the newest
+        lake, request = stores().lake, self._running.request
+        entries = lake.manifest().entries
+        for symbol in request.symbols:
+            series = (symbol, request.timeframe)
+            entry, taken = entries.get(series), self._hashes.get(symbol)
+            if entry is not None and taken != entry.logical_hash:
                 self._hashes[symbol] = entry.logical_hash
-                named = (symbol, self._running.request.timeframe)
+                # All of it the first time; then what is new is among the newest.
                 self._take(
-                    symbol,
-                    stores().lake.bars(*named) if whole else stores().lake.recent(*named, _RECENT_BARS),
+                    symbol, lake.bars(*series) if taken is None else lake.recent(*series, _RECENT_BARS)
                 )
         self._mark = mark
 
@@ -204,7 +205,7 @@ class Stream:
         behind = seen.time[np.searchsorted(seen.time, fresh.time[0]) :] if len(fresh) else seen.time
         known = np.isin(fresh.time, behind, assume_unique=True)
         if self.closes is not None:
-            known |= fresh.time + self._step > _utc(self.closes)
+            known |= fresh.time + self._step > instant(self.closes)
         now = time.monotonic()
         for place in np.flatnonzero(~known).tolist():
             label, row = fresh.time[place], _row(fresh, place)
@@ -230,7 +231,7 @@ class Stream:
         late = (datetime.now(UTC) - self.closes).total_seconds()
         if late < 0:
             return False
-        closes = _utc(self.closes)
+        closes = instant(self.closes)
         there = all(  # the next bar would end after the close
             self._taken.get(symbol, _NEVER) + 2 * self._step > closes
             or not self._expects(symbol, closes - self._step)
@@ -242,8 +243,7 @@ class Stream:
         """Raise an alert where bars of an open market do not come."""
         rules, session = stores().settings.alerts, self._running.session
         now = replace(session, bar=self._running.trader.state.time)
-        for alert in of_stream(now, rules, self.silence(datetime.now(UTC))):
-            stores().alerts.put(alert, rules.repeat_seconds)
+        raise_alerts(of_stream(now, rules, self.silence(datetime.now(UTC))))
 
 
 _NEVER: Final = np.datetime64(0, "us")
@@ -251,7 +251,3 @@ _NEVER: Final = np.datetime64(0, "us")
 
 def _row(bars: Bars, place: int) -> BarRow:
     return BarRow(*(float(getattr(bars, name)[place]) for name in BarRow._fields))
-
-
-def _utc(moment: datetime) -> np.datetime64:
-    return np.datetime64(moment.astimezone(UTC).replace(tzinfo=None), "us")

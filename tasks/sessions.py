@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
@@ -13,7 +13,7 @@ from prefect import get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 from sqlalchemy.exc import InterfaceError, OperationalError
 
-from gpt_trader.alerts import Standing, of_standing
+from gpt_trader.alerts import Alert, Standing, of_standing
 from gpt_trader.bars import Bars
 from gpt_trader.errors import Conflict
 from gpt_trader.simulation import kernel
@@ -185,8 +185,14 @@ def watch(running: Running) -> None:
     state, rules = running.trader.state, stores().settings.alerts
     standing = Standing(state.equity, state.peak, state.day_began, state.day)
     now = replace(running.session, status=state.status, reason=state.reason)
-    for alert in of_standing(now, rules, standing):
-        stores().alerts.put(alert, rules.repeat_seconds)
+    raise_alerts(of_standing(now, rules, standing))
+
+
+def raise_alerts(alerts: Iterable[Alert]) -> None:
+    """Raise alerts; one that is open already is counted, and sent again after a while."""
+    kept, repeat = stores().alerts, stores().settings.alerts.repeat_seconds
+    for alert in alerts:
+        kept.put(alert, repeat)
 
 
 @contextmanager

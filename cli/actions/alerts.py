@@ -7,7 +7,7 @@ from typing import Final
 from cli.client.alerts import AlertClient
 from cli.client.api import Json
 from cli.client.connect import wire
-from cli.terminal.render import emit, grid, pairs
+from cli.terminal.render import emit, grid, pairs, to_the_second
 
 _COLUMNS: Final = {
     "id": "id",
@@ -33,7 +33,7 @@ def list_alerts(*, everything: bool) -> None:
 
 def _to_the_second(alert: Json) -> Json:
     """Return an alert with its times as a person reads them."""
-    times = {name: alert[name] and str(alert[name])[:19].replace("T", " ") for name in ("last_at", "sent_at")}
+    times = {name: alert[name] and to_the_second(alert[name]) for name in ("last_at", "sent_at")}
     return {**alert, **times}
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from cli.client.api import Json
 from cli.client.connect import connect
-from cli.terminal.render import emit, grid
+from cli.terminal.render import emit, grid, to_the_second
 from gpt_trader.errors import NotFound
 
 if TYPE_CHECKING:
@@ -58,10 +58,9 @@ def _details(client: Client, listed: Sequence[Mapping[str, Any]]) -> Iterator[Js
 
 
 def _row(snapshot: Mapping[str, Any]) -> Json:
-    created = str(snapshot["created_at"]).partition(".")[0].replace("T", " ").removesuffix("Z")
     return {
         "id": snapshot["id"],
-        "created": created,
+        "created": to_the_second(snapshot["created_at"]),
         "changes": _in_words(snapshot["changes"]),
         "series": snapshot["series"],
         "bytes": snapshot["bytes"],

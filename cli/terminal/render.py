@@ -116,6 +116,11 @@ def shown(value: object) -> str:
     return str(value)
 
 
+def to_the_second(time: object) -> str:
+    """Return an ISO time as a table has it: day and time of day, no fraction, no zone; of nothing, nothing."""
+    return str(time or "")[:19].replace("T", " ")
+
+
 def short_strategy(name: str | None) -> str:
     """Return a name as it is, and `user:<sha256>:<Class>` as the class and what tells the file."""
     parts = (name or "").split(":")

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from cli.terminal.render import Row, short_strategy
+from cli.terminal.render import Row, short_strategy, to_the_second
 
 
 def run_row(run: Mapping[str, Any]) -> Row:
     """Return a run as a table shows it: what it is about, and times to the second."""
-    created = str(run.get("created_at") or "").partition(".")[0].replace("T", " ").removesuffix("Z")
+    created = to_the_second(run.get("created_at"))
     return {**run, "about": _about(run.get("request") or {}), "created": created}
 
 

@@ -91,12 +91,17 @@ def short(session: Mapping[str, Any]) -> str:
 
 def table_of(what: str, rows: Iterable[Row]) -> RenderableType:
     """Return one of the lists of `COLUMNS` as a table."""
-    return grid(map(readable, rows), COLUMNS[what], numbers=_MONEY | _NUMBERS | {"return"})
+    return ledger_grid(rows, COLUMNS[what])
+
+
+def ledger_grid(rows: Iterable[Row], columns: Mapping[str, str]) -> RenderableType:
+    """Return rows of a ledger as a table: as a person reads them, amounts and units to the right."""
+    return grid(map(readable, rows), columns, numbers=_MONEY | _NUMBERS | {"return"})
 
 
 def equity_grid(rows: Iterable[Row]) -> RenderableType:
     """Return equity and cash at each close as a table."""
-    return grid(map(readable, rows), {"time": "bar", "equity": "equity", "cash": "cash"}, numbers=_MONEY)
+    return ledger_grid(rows, {"time": "bar", "equity": "equity", "cash": "cash"})
 
 
 def gained(session: Mapping[str, Any]) -> str | None:

@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from cli.terminal.monitored import bar_table, clock, event_table, run_table
-from cli.terminal.render import grid, short_strategy, shown
-from cli.terminal.sessions import two_digits
+from cli.terminal.render import grid, short_strategy
+from cli.terminal.sessions import COLUMNS, ledger_grid, short, two_digits
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -166,45 +166,16 @@ def session_table(sessions: Iterable[Row], selected: str | None, width: int) -> 
 
 def position_table(positions: Iterable[Row], names: Mapping[str, str]) -> RenderableType:
     """Return what is held, a row a leg."""
-    amounts = ("value", "unrealized")
-    rows = [
-        {
-            **each,
-            "session": names.get(each["session_id"], str(each["session_id"])[:8]),
-            **{name: None if each[name] is None else two_digits(float(each[name])) for name in amounts},
-            **{
-                name: None if each[name] is None else shown(float(each[name]))
-                for name in ("units", "entry_price", "close")
-            },
-        }
-        for each in positions
-    ]
-    columns = {
-        "session": "session",
-        "symbol": "symbol",
-        "units": "units",
-        "entry_price": "entry",
-        "close": "close",
-    }
-    columns |= {"value": "value", "unrealized": "profit", "currency": "currency"}
-    return grid(rows, columns, numbers=(*amounts, "units", "entry_price", "close"))
+    rows = [{**each, "session": _called(each, names)} for each in positions]
+    columns = {name: said for name, said in COLUMNS["positions"].items() if name != "leg"}
+    return ledger_grid(rows, {"session": "session", **columns})
 
 
 def fill_table(fills: Iterable[Row], names: Mapping[str, str]) -> RenderableType:
     """Return fills, a row each."""
-    rows = [
-        {
-            "bar": _time(each["time"]),
-            "session": names.get(each["session_id"], str(each["session_id"])[:8]),
-            "symbol": each["symbol"],
-            "purpose": each["purpose"],
-            **{name: shown(float(each[name])) for name in ("units", "price")},
-            "commission": two_digits(float(each["commission"])),
-        }
-        for each in fills
-    ]
-    names_ = ("bar", "session", "symbol", "purpose", "units", "price", "commission")
-    return grid(rows, {name: name for name in names_}, numbers=("units", "price", "commission"))
+    rows = [{**each, "bar": _time(each["time"]), "session": _called(each, names)} for each in fills]
+    columns = ("bar", "session", "symbol", "purpose", "units", "price", "commission")
+    return ledger_grid(rows, {name: name for name in columns})
 
 
 def alert_table(alerts: Iterable[Row]) -> RenderableType:
@@ -231,8 +202,13 @@ def _named(event: Row, names: Mapping[str, str]) -> Row:
     """Return an event of the engine with the session's name for its id."""
     facts = {name: value for name, value in event.items() if name not in ("schema_version", "session_id")}
     if "session_id" in event:
-        facts["session"] = names.get(event["session_id"], str(event["session_id"])[:8])
+        facts["session"] = _called(event, names)
     return facts
+
+
+def _called(row: Row, names: Mapping[str, str]) -> str:
+    """Return what a row's session is called; of one that is not listed, the beginning of its id."""
+    return names.get(row["session_id"], short(row))
 
 
 def _one_line_a_row(table: RenderableType) -> RenderableType:

@@ -106,6 +106,11 @@ class Source(ABC):
         """Return the symbols (each once) in groups that one `stream` serves: a vendor may have several."""
         return [tuple(dict.fromkeys(symbols))]
 
+    def require_stream(self, symbols: Sequence[str], timeframe: str) -> None:
+        """Raise what `stream` raises where there is none of these; nothing is connected."""
+        for group in self.stream_groups(symbols):
+            self.stream(group, timeframe)  # connects when it is first asked for a bar
+
     def stream(self, symbols: Sequence[str], timeframe: str) -> AsyncIterator[LiveBar]:
         """Yield bars as they are completed, until the iterator is closed; a lost connection is made again.
 

@@ -78,7 +78,7 @@ def stamp(time: np.datetime64) -> str:
 
 
 def unstamp(text: str) -> np.datetime64:
-    """Return the time that `stamp` wrote."""
+    """Return the time that `stamp` wrote, or the manifest of the lake, which writes it the same way."""
     return np.datetime64(text.removesuffix("Z"), "us")
 
 

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from gpt_trader.bars import Times
+from gpt_trader.bars import Times, instant
 from gpt_trader.calendars import calendar, monday_of
 from gpt_trader.errors import BadBars
 from gpt_trader.instruments import TIMEFRAMES
@@ -93,12 +93,12 @@ def moment(text: object) -> np.datetime64:
     found = datetime.fromisoformat(text)
     if found.tzinfo is None:
         raise ValueError(f"{text[:40]!r} is a time without a zone")
-    return np.datetime64(found.astimezone(UTC).replace(tzinfo=None), "us")
+    return instant(found)
 
 
 def between(raw: RawBars, first: datetime, last: datetime) -> RawBars:
     """Return the rows with labels from `first` to `last`, both inclusive, and those without a label."""
-    keep = np.isnat(raw.time) | ((raw.time >= _naive(first)) & (raw.time <= _naive(last)))
+    keep = np.isnat(raw.time) | ((raw.time >= instant(first)) & (raw.time <= instant(last)))
     return raw if keep.all() else raw[keep]
 
 
@@ -121,7 +121,3 @@ def _labels(times: Times, timeframe: str) -> Times:
     days = times[known].astype("datetime64[D]")
     labels[known] = monday_of(days) if timeframe == "1w" else days
     return labels
-
-
-def _naive(moment: datetime) -> np.datetime64:
-    return np.datetime64(moment.astimezone(UTC).replace(tzinfo=None), "us")

@@ -15,6 +15,7 @@ from gpt_trader.adapters.ccxt import faults
 from gpt_trader.adapters.ccxt.bars import Row, raw_bars, whole_rows
 from gpt_trader.adapters.ccxt.venue import Venue
 from gpt_trader.adapters.patience import Passing
+from gpt_trader.bars import instant
 from gpt_trader.errors import SourceUnavailable
 from gpt_trader.instruments import TIMEFRAMES
 
@@ -59,9 +60,7 @@ async def _session(venue: Venue, markets: Mapping[str, str], timeframe: str) -> 
 
     exchange = venue.streaming()
     # Some venues begin with bars of the past.
-    since = np.datetime64(datetime.now(UTC).replace(tzinfo=None), "us") - np.timedelta64(
-        TIMEFRAMES[timeframe]
-    )
+    since = instant(datetime.now(UTC)) - np.timedelta64(TIMEFRAMES[timeframe])
     forming: dict[str, Row] = {}
     connected: list[str] = []
     exchange.on_connected = lambda client, _=None: connected.append(client.url)
