@@ -211,11 +211,12 @@ def test_a_session_is_traded_to_the_end_of_its_range(paper: Paper) -> None:
 
 def test_a_session_whose_run_is_killed_goes_on_where_it_was(paper: Paper) -> None:
     paper.driver(1)  # ready for the second run; and the tables are there, if this test is the first
-    known = paper.newest().session_id if paper.store.list(limit=1) else None
+    known = {each.session_id for each in paper.store.list(limit=1)}
     job = paper.begin("paper_trade", {**REPLAY, "speed": 86_400 * 4})
 
     def under_way() -> bool:
-        return paper.newest().session_id != known and paper.newest().steps > 3
+        newest = paper.store.list(limit=1)  # none yet, if this test is the first
+        return bool(newest) and newest[0].session_id not in known and newest[0].steps > 3
 
     eventually(under_way, seconds=60, what="a session under way")
     session = paper.newest()
