@@ -134,10 +134,12 @@ def long_session(store: SessionStore, events: int) -> UUID:
     return session_id
 
 
-class Kept:
+class Kept(Journal):
     """A journal that keeps nothing."""
 
-    def commit(self, events: Sequence[LedgerEvent], ledger: Ledger) -> None: ...
+    def append(self, events: Sequence[LedgerEvent], ledger: Ledger) -> None: ...
+
+    def flush(self) -> None: ...
 
 
 def step_times(symbols: int, bars: int) -> list[float]:
@@ -177,6 +179,7 @@ def steps(trader: Trader) -> Callable[[Sequence[Any]], None]:
     def turn(coming: Sequence[Any]) -> None:
         for moment in coming:
             trader.step(moment)
+        trader.flush()
 
     return turn
 
@@ -186,7 +189,8 @@ def stored(store: SessionStore, bars: int, *, told: bool = False, durable: bool 
     session_id = created(store)
     writer = SessionJournal(store.engine, store.lease(session_id, "bench", seconds=600), 0)
     publisher = Publisher(store, EventLog(store.engine), session_id, "bench")
-    journal: Journal = PublishingJournal(writer, publisher, 0) if told else writer
+    telling = PublishingJournal(writer, publisher)
+    journal: Journal = telling if told else writer
     trader, coming = begun(1, bars, journal)
     if not durable:
         assert writer._connection is not None
@@ -196,7 +200,7 @@ def stored(store: SessionStore, bars: int, *, told: bool = False, durable: bool 
     publisher.start(0, 0)
 
     def close() -> None:
-        writer.close()
+        telling.close()
         publisher.close()
 
     return Contender(steps(trader), coming, close)
@@ -218,7 +222,7 @@ def bare(url: URL, bars: int, size: int, *, durable: bool = True) -> Contender:
 def commits(engine: Engine, home: Home, bars: int) -> tuple[dict[str, Contender], float]:
     """Time sessions and bare inserts in turns of `TURN` bars; return them, and the commits a bar."""
     store, url = SessionStore(engine), database.app_url(Settings(), home)
-    counting = Counting(MemoryJournal())
+    counting = Counting()
     trader, coming = begun(1, bars, counting)
     for moment in coming:
         trader.step(moment)
@@ -240,17 +244,17 @@ def commits(engine: Engine, home: Home, bars: int) -> tuple[dict[str, Contender]
     return found, counting.count / bars
 
 
-class Counting:
-    """Counts the commits of a journal, and the characters of their events."""
+class Counting(Journal):
+    """Counts commits, and the characters of their events."""
 
-    def __init__(self, journal: Journal) -> None:
-        self._journal = journal
+    def __init__(self) -> None:
         self.count = self.size = 0
 
-    def commit(self, events: Sequence[LedgerEvent], ledger: Ledger) -> None:
-        self._journal.commit(events, ledger)
+    def append(self, events: Sequence[LedgerEvent], ledger: Ledger) -> None:
         self.count += 1
         self.size += sum(len(document(event)) for event in events)
+
+    def flush(self) -> None: ...
 
 
 def fsyncs(folder: Path, count: int = 200) -> float:

@@ -6,14 +6,15 @@ statement takes the client longer than the disk takes to keep it, and the server
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Generator, Iterable, Sequence
 from datetime import timedelta
 from typing import Final
 
 import psycopg
-from psycopg.generators import execute
+from psycopg.generators import fetch_many
 from psycopg.pq import DiagnosticField, ExecStatus
-from psycopg.pq.abc import PGresult
+from psycopg.pq.abc import PGconn, PGresult
+from psycopg.waiting import Ready, Wait
 from sqlalchemy import Engine
 from sqlalchemy.exc import DBAPIError
 
@@ -50,7 +51,9 @@ _DONE: Final = frozenset({ExecStatus.COMMAND_OK, ExecStatus.TUPLES_OK})
 
 
 class LedgerConnection:
-    """A connection that commits to ledgers, and is on disk when it says so. Not to be shared among threads.
+    """A connection that commits to ledgers, and is on disk when it answers. Not to be shared among threads.
+
+    One commit at a time is sent, and then its answer taken: what is between, the server's work takes no time from.
 
     Every method raises SQLAlchemyError where the database refuses or does not answer, as everything of an engine does.
     """
@@ -69,8 +72,8 @@ class LedgerConnection:
             self.close()
             raise self._told(error) from error
 
-    def commit(self, lease: Lease, seq: int, events: Sequence[LedgerEvent], hash_: str, state: State) -> int:
-        """Append events behind number `seq`, with what they have come to; return how many were: all or none."""
+    def send(self, lease: Lease, seq: int, events: Sequence[LedgerEvent], hash_: str, state: State) -> None:
+        """Have events appended behind number `seq`, with what they have come to, all or none."""
         values = [
             lease.session_id.hex.encode(),
             b"%d" % lease.token,
@@ -94,11 +97,22 @@ class LedgerConnection:
         connection = self._connection
         try:
             connection.pgconn.send_query_prepared(_NAME, values, _FORMATS)
-            (result,) = connection.wait(execute(connection.pgconn))  # a signal's handler interrupts it
-            _require(result)
+            if connection.pgconn.flush():  # more than the socket takes at once
+                connection.wait(_flushed(connection.pgconn))
         except psycopg.Error as error:
             raise self._told(error) from error
-        return result.command_tuples or 0
+
+    def answer(self) -> int:
+        """Wait for what was sent; return how many events were appended."""
+        connection = self._connection
+        try:
+            results = connection.wait(fetch_many(connection.pgconn))  # a signal's handler interrupts it
+            # The statement is done before its commit is: where that fails, an error follows its success.
+            for result in results:
+                _require(result)
+        except psycopg.Error as error:
+            raise self._told(error) from error
+        return results[0].command_tuples or 0
 
     def close(self) -> None:
         """Close it."""
@@ -109,6 +123,13 @@ class LedgerConnection:
         return DBAPIError.instance(
             _COMMIT, None, error, psycopg.Error, hide_parameters=True, dialect=self._engine.dialect
         )
+
+
+def _flushed(connection: PGconn) -> Generator[Wait, Ready | int, None]:
+    """Send what is left to be sent, as `Connection.wait` wants it done."""
+    while connection.flush():
+        if (yield Wait.RW) & Ready.R:
+            connection.consume_input()
 
 
 def _require(result: PGresult) -> None:

@@ -12,19 +12,24 @@ import logging
 import re
 import threading
 from collections.abc import Sequence
-from typing import Any, Final
+from contextlib import closing
+from decimal import Decimal
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from uuid import UUID
 
 from sqlalchemy.exc import InterfaceError, OperationalError
 
 from gpt_trader.trading.events import LedgerEvent
 from gpt_trader.trading.ledger import Journal, Ledger
-from gpt_trader.trading.orders import plain
+from gpt_trader.trading.orders import exactly, plain
 from gpt_trader.trading.state import State
 from gpt_trader.trading.statuses import FINAL
 from storage.events import EventLog, NewEvent
 from storage.market_stream import SYSTEM_CHANNEL
 from storage.sessions import SessionStore, ledger_event
+
+if TYPE_CHECKING:
+    from storage.session_ledger import SessionJournal
 
 logger = logging.getLogger("gpt_trader.sessions")
 
@@ -59,20 +64,39 @@ def portfolio_channel(owner: str) -> str:
     return f"portfolio.updates.{owner_part(owner)}"
 
 
-def standing(session_id: UUID, state: State) -> dict[str, Any]:
+class Account(NamedTuple):
+    """What a standing is told from: taken at a commit, as the session's state goes on meanwhile."""
+
+    status: str
+    time: str | None
+    cash: Decimal
+    equity: Decimal
+    steps: int
+    symbols: Sequence[str]
+    units: tuple[Decimal, ...]
+
+    @classmethod
+    def of(cls, state: State) -> Account:
+        """Return a session's account now."""
+        units = tuple([leg.units for leg in state.legs])
+        return cls(state.status, state.time, state.cash, state.equity, state.steps, state.symbols, units)
+
+
+def standing(session_id: UUID, account: Account) -> dict[str, Any]:
     """Return where a session's portfolio stands, JSON-ready; money and units are decimal text."""
-    held = {
-        symbol: plain(units) for symbol in dict.fromkeys(state.symbols) if (units := state.units_of(symbol))
-    }
+    held: dict[str, Decimal] = {}
+    with exactly():
+        for symbol, units in zip(account.symbols, account.units, strict=True):
+            held[symbol] = held.get(symbol, Decimal(0)) + units
     return {
         "schema_version": 1,
         "session_id": str(session_id),
-        "status": state.status,
-        "time": state.time,
-        "cash": plain(state.cash),
-        "equity": plain(state.equity),
-        "positions": held,
-        "steps": state.steps,
+        "status": account.status,
+        "time": account.time,
+        "cash": plain(account.cash),
+        "equity": plain(account.equity),
+        "positions": {symbol: plain(units) for symbol, units in held.items() if units},
+        "steps": account.steps,
     }
 
 
@@ -84,7 +108,7 @@ class Publisher:
         self._session_id, self._owner = session_id, owner
         self._waiting: list[tuple[int, LedgerEvent]] = []
         self._told = self._last = 0  # numbers of events: told up to there, committed up to there
-        self._standing: dict[str, Any] | None = None
+        self._standing: Account | None = None
         self._wake = threading.Event()
         self._lock = threading.Lock()
         self._closing = threading.Event()
@@ -100,12 +124,12 @@ class Publisher:
         self._thread.start()
         self._wake.set()
 
-    def put(self, first: int, events: Sequence[LedgerEvent], state: State) -> None:
+    def put(self, first: int, events: Sequence[LedgerEvent], account: Account) -> None:
         """Take events that were just committed as numbers `first` and up, and what they have come to."""
         with self._lock:
             self._waiting += [each for each in enumerate(events, first) if each[1].type in _TOLD]
             self._last = first + len(events) - 1
-            self._standing = standing(self._session_id, state)
+            self._standing = account
         self._wake.set()
 
     def close(self, seconds: float = 10.0) -> None:
@@ -147,7 +171,8 @@ class Publisher:
         states = [self._state(number, event) for number, event in batch if event.type in _STATES]
         self._log.append_many(SYSTEM_CHANNEL, states)
         if standing_ is not None and whole:
-            self._log.append_many(portfolio_channel(self._owner), [NewEvent("standing", standing_)])
+            told_ = NewEvent("standing", standing(self._session_id, standing_))
+            self._log.append_many(portfolio_channel(self._owner), [told_])
         self._store.published(self._session_id, told)
         with self._lock:
             del self._waiting[: len(batch)]
@@ -168,14 +193,28 @@ class Publisher:
         return f"{self._session_id}:{number}"
 
 
-class PublishingJournal:
-    """A journal that tells a publisher what it has committed."""
+class PublishingJournal(Journal):
+    """A journal that tells a publisher what it has stored."""
 
-    def __init__(self, journal: Journal, publisher: Publisher, seq: int) -> None:
-        self._journal, self._publisher, self._seq = journal, publisher, seq
+    def __init__(self, journal: SessionJournal, publisher: Publisher) -> None:
+        self._journal, self._publisher = journal, publisher
+        self._coming: tuple[int, Sequence[LedgerEvent], Account] | None = None
 
-    def commit(self, events: Sequence[LedgerEvent], ledger: Ledger) -> None:
-        """Commit, then have it told."""
-        self._journal.commit(events, ledger)
-        self._publisher.put(self._seq + 1, events, ledger.state)
-        self._seq += len(events)
+    def append(self, events: Sequence[LedgerEvent], ledger: Ledger) -> None:
+        """Have events stored; those before are, and are told."""
+        self.flush()
+        first = self._journal.seq + 1
+        self._journal.append(events, ledger)
+        self._coming = first, events, Account.of(ledger.state)
+
+    def flush(self) -> None:
+        """Wait until all is stored, then have it told."""
+        coming, self._coming = self._coming, None
+        self._journal.flush()
+        if coming is not None:
+            self._publisher.put(*coming)
+
+    def close(self) -> None:
+        """Flush, and close the journal."""
+        with closing(self._journal):
+            self.flush()
