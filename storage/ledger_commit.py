@@ -1,4 +1,4 @@
-"""A session's commit on the wire: one statement, prepared once on a connection of its own, its values as text.
+"""A session's commit on the wire: one statement, prepared once on a connection of its own, its arrays in binary.
 
 A session that replays commits a thousand times a second and more. Through SQLAlchemy's and psycopg's cursors the same
 statement takes the client longer than the disk takes to keep it, and the server plans it again each time.
@@ -6,7 +6,8 @@ statement takes the client longer than the disk takes to keep it, and the server
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterable, Sequence
+import struct
+from collections.abc import Generator, Sequence
 from datetime import timedelta
 from typing import Final
 
@@ -37,13 +38,18 @@ _COMMIT: Final = """
         RETURNING session_id
     )
     INSERT INTO ledger_events (session_id, seq, type, data, key)
-    SELECT moved.session_id, $3 + row.number, row.type, row.data::json, row.key
-    FROM moved, unnest($16::text[], $17::text[], $18::text[]) WITH ORDINALITY AS row (type, data, key, number)
+    SELECT moved.session_id, $3 + row.number, row.type, row.data, row.key
+    FROM moved, unnest($16::text[], $17::json[], $18::text[]) WITH ORDINALITY AS row (type, data, key, number)
 """
 _NAME: Final = b"ledger_commit"
 
-#: Texts go as binary, whose length is sent along: as text they would end, unseen, at a NUL.
-_FORMATS: Final = [0] * 4 + [1] * 5 + [0] * 3 + [1] + [0] * 5
+#: Texts go as binary, whose length is sent along: as text they would end, unseen, at a NUL. So do arrays: nothing in
+#: them needs quotes.
+_FORMATS: Final = [0] * 4 + [1] * 5 + [0] * 3 + [1] + [0] * 2 + [1] * 3
+
+#: Types of arrays' elements.
+_TEXT: Final = 25
+_JSON: Final = 114
 
 _LEASE: Final = str(timedelta(seconds=LEASE_SECONDS)).encode()
 
@@ -90,9 +96,9 @@ class LedgerConnection:
             None if state.time is None else state.time.encode(),
             b"t" if state.status in FINAL else b"f",
             _LEASE,
-            _array(event.type for event in events),
-            _array(document(event) for event in events),
-            _array(event.key for event in events),
+            _array(_TEXT, [event.type.encode() for event in events]),
+            _array(_JSON, [document(event) for event in events]),
+            _array(_TEXT, [None if event.key is None else event.key.encode() for event in events]),
         ]
         connection = self._connection
         try:
@@ -140,11 +146,15 @@ def _require(result: PGresult) -> None:
         raise kind(result.get_error_message())
 
 
-def _array(texts: Iterable[str | None]) -> bytes:
-    """Return texts as PostgreSQL writes an array."""
-    return f"{{{','.join('NULL' if each is None else _quoted(each) for each in texts)}}}".encode()
+#: Dimensions, whether some elements are null, the elements' type, how many there are, the index of the first.
+_HEAD: Final = struct.Struct("!iiIii")
+_LENGTH: Final = struct.Struct("!i")
+_NULL: Final = _LENGTH.pack(-1)
 
 
-def _quoted(text: str) -> str:
-    escaped = text.replace("\\", "\\\\").replace('"', '\\"')
-    return f'"{escaped}"'
+def _array(kind: int, elements: Sequence[bytes | None]) -> bytes:
+    """Return elements of a type as PostgreSQL receives an array in binary."""
+    parts = [_HEAD.pack(1, None in elements, kind, len(elements), 1)]
+    for each in elements:
+        parts += (_NULL,) if each is None else (_LENGTH.pack(len(each)), each)
+    return b"".join(parts)

@@ -45,7 +45,8 @@ _TOLD: Final = TRADES | _STATES
 
 _BATCH: Final = 500
 #: Behind a publication the next waits so long for more to be told at once: each costs as much as some bars' trading.
-_WINDOW_SECONDS: Final = 0.1
+#: What is committed is to be told within 50 ms, and a publication takes some milliseconds itself.
+_WINDOW_SECONDS: Final = 0.02
 _RETRY_SECONDS: Final = 1.0
 
 
@@ -107,7 +108,8 @@ class Publisher:
         self._store, self._log = store, log
         self._session_id, self._owner = session_id, owner
         self._waiting: list[tuple[int, LedgerEvent]] = []
-        self._told = self._last = 0  # numbers of events: told up to there, committed up to there
+        # Numbers of events: told up to there, known in the session's row to be, committed up to there.
+        self._told = self._remembered = self._last = 0
         self._standing: Account | None = None
         self._wake = threading.Event()
         self._lock = threading.Lock()
@@ -116,7 +118,7 @@ class Publisher:
 
     def start(self, told: int, seq: int) -> None:
         """Begin with what the ledger has behind event `told`, up to `seq`."""
-        self._told, self._last = told, seq
+        self._told, self._remembered, self._last = told, told, seq
         while told < seq:
             page = self._store.events(self._session_id, types=sorted(_TOLD), after=told, limit=_BATCH)
             self._waiting += [(each.seq, ledger_event(each)) for each in page]
@@ -155,6 +157,7 @@ class Publisher:
                 else:
                     self._closing.wait(_WINDOW_SECONDS)
             if closing:
+                self._remember()
                 return
 
     def _publish(self) -> None:
@@ -173,12 +176,26 @@ class Publisher:
         if standing_ is not None and whole:
             told_ = NewEvent("standing", standing(self._session_id, standing_))
             self._log.append_many(portfolio_channel(self._owner), [told_])
-        self._store.published(self._session_id, told)
+        if batch:  # what is told of by nothing needs not be known to be told, but at the end
+            self._store.published(self._session_id, told)
+            self._remembered = told
         with self._lock:
             del self._waiting[: len(batch)]
             self._told = told
             if self._standing is standing_ and whole:
                 self._standing = None
+
+    def _remember(self) -> None:
+        """Write down how far all is told, so that the next writer looks for nothing."""
+        if self._told > self._remembered:
+            try:
+                self._store.published(self._session_id, self._told)
+            except (OperationalError, InterfaceError) as error:
+                logger.warning(
+                    "session %s: what was told is looked for again: %s",
+                    self._session_id,
+                    type(error).__name__,
+                )
 
     def _state(self, number: int, event: LedgerEvent) -> NewEvent:
         """Return a change of the session's state as everybody may know it: no owner, no reason, no amount."""
