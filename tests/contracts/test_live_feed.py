@@ -13,6 +13,8 @@ import pytest
 from sqlalchemy import text
 
 from gpt_trader.errors import Refused
+from gpt_trader.runs import SYSTEM
+from gpt_trader.trading.events import BarRow, Moment
 from gpt_trader.trading.request import PaperTradeRequest
 from gpt_trader.validation import validated
 from storage.market_stream import channel_of_symbol
@@ -185,6 +187,47 @@ def test_a_stream_that_says_nothing_is_told(alpaca: AlpacaServer) -> None:
         assert feed.silence(begun_at + timedelta(seconds=50)) == {}
         silent = feed.silence(begun_at + timedelta(seconds=300))
         assert silent[BTC] == pytest.approx(240, abs=5)
+
+
+def test_silence_is_told_once_until_it_is_over_and_closed_by_itself(alpaca: AlpacaServer) -> None:
+    market = LiveMarket(alpaca, [BTC], minutes_ago(120), history=20)
+    one = begun(BTC, here=False)
+
+    def told() -> list[tuple[int, str | None]]:
+        """Return how often each was counted, and who has closed it, the oldest first."""
+        found = stores().alerts.list("local", open_only=False)[::-1]
+        assert {each.rule for each in found} <= {"stale_data"}
+        return [(each.count, each.acknowledged_by) for each in found]
+
+    with trading(sessions().get(one.session_id), f"run {uuid4()}") as running:
+        feed, silent = Stream(running), {BTC: 200.0}
+        feed.silence = lambda now: silent  # type: ignore[method-assign]
+
+        def trade() -> None:
+            row = market.bar(BTC, market.go(live=False))
+            running.trader.step(
+                Moment(row["t"], {BTC: BarRow(row["o"], row["h"], row["l"], row["c"], row["v"])})
+            )
+
+        feed._tell_silence()
+        feed._tell_silence()
+        assert told() == [(2, None)]
+        (open_,) = stores().alerts.list("local")
+        stores().alerts.acknowledge(open_.id, "ann")
+        feed._tell_silence()
+        assert told() == [(2, "ann")]  # it lasts, and is known
+        trade()
+        silent.clear()
+        feed._tell_silence()
+        silent[BTC] = 200.0
+        feed._tell_silence()
+        assert told() == [(2, "ann"), (1, None)]  # a silence of its own
+        silent.clear()
+        feed._tell_silence()
+        assert told()[-1] == (1, None)  # nothing has come yet: a market that closes is no bar
+        trade()
+        feed._tell_silence()
+        assert told() == [(2, "ann"), (1, SYSTEM)]
 
 
 @pytest.mark.parametrize(
