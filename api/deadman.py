@@ -23,7 +23,7 @@ from storage.events import EventLog
 from storage.market_stream import SYSTEM_CHANNEL
 from storage.session_care import SessionCare
 from storage.session_cases import SessionCases
-from storage.sessions import Session
+from storage.session_rows import Session
 
 #: Bars of a slow replay that may pass without a commit, beyond the seconds that every session has.
 SILENT_BARS: Final = 5

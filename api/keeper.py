@@ -27,7 +27,7 @@ from gpt_trader.errors import GptTraderError, NotFound
 from gpt_trader.runs import FINAL_STATES, SLICE_TAG
 from storage.session_care import SessionCare
 from storage.session_cases import SessionCases
-from storage.sessions import Session
+from storage.session_rows import Session
 
 #: How often sessions are looked for.
 EVERY_SECONDS: Final = 1.0

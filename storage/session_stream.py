@@ -26,7 +26,8 @@ from gpt_trader.trading.state import State
 from gpt_trader.trading.statuses import FINAL
 from storage.events import EventLog, NewEvent
 from storage.market_stream import SYSTEM_CHANNEL
-from storage.sessions import SessionStore, ledger_event
+from storage.session_rows import ledger_event
+from storage.sessions import SessionStore
 
 if TYPE_CHECKING:
     from storage.session_ledger import SessionJournal
