@@ -153,9 +153,10 @@ def z_score(values: Floats, period: int) -> Floats:
 
 @_once
 def change(values: Floats, period: int = 1) -> Floats:
-    """Return value / value `period` bars before − 1, shape (n,); NaN for the first `period` values."""
+    """Return value / value `period` ≥ 1 bars before − 1, shape (n,); NaN for the first `period` values."""
     result = np.full(len(values), np.nan)
-    result[period:] = values[period:] / values[: len(values) - period] - 1.0
+    if len(values) > period:
+        result[period:] = values[period:] / values[:-period] - 1.0
     return result
 
 
