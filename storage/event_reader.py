@@ -10,22 +10,21 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import defaultdict
-from collections.abc import AsyncGenerator, AsyncIterator, Coroutine, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from types import TracebackType
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
 import psycopg
 from sqlalchemy import URL, Executable, Row, select
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
+from gpt_trader.shielded_tasks import ShieldedTasks
 from storage.database import libpq_arguments
 from storage.events import ANNOUNCEMENTS, BATCH, LATEST, READ, Event, Position, events_of, read_values
 from storage.tables import CHANNELS
-
-Result = TypeVar("Result")
 
 #: What a lost or refused connection raises; anything else is an error of ours and is not retried.
 _LOST: Final = (OperationalError, InterfaceError)
@@ -55,8 +54,8 @@ class AsyncEventReader:
         self._followers: defaultdict[str, set[_Follower]] = defaultdict(set)
         self._wakes: defaultdict[str, int] = defaultdict(int)
         self._reads: dict[tuple[str, Position | None, int], asyncio.Task[list[Event]]] = {}
-        self._queries: set[asyncio.Task[Any]] = set()
-        self._tasks: tuple[asyncio.Task[None], ...] = ()
+        #: A query may have several who wait for it, and must not be cut off with one of them.
+        self._tasks = ShieldedTasks()
         self._closed = asyncio.Event()
         #: Set while the LISTEN connection stands.
         self.listening = asyncio.Event()
@@ -70,7 +69,8 @@ class AsyncEventReader:
             isolation_level="AUTOCOMMIT",  # each look is one statement: BEGIN and ROLLBACK cost a round trip each
             connect_args={"connect_timeout": 10},
         )
-        self._tasks = (asyncio.create_task(self._listen()), asyncio.create_task(self._poll()))
+        self._listening = self._tasks.start(self._listen())
+        self._tasks.start(self._poll())
         return self
 
     async def __aexit__(
@@ -79,13 +79,8 @@ class AsyncEventReader:
         """End every follower's stream and close the connections."""
         self._closed.set()
         self._wake_all()
-        listening, polling = self._tasks
-        listening.cancel()
-        unfinished = {listening, polling, *self._queries}  # queries end by themselves, see `_started`
-        _, late = await asyncio.wait(unfinished, timeout=_CLOSE_SECONDS)
-        for task in late:
-            task.cancel()
-        await asyncio.gather(*unfinished, return_exceptions=True)
+        self._listening.cancel()
+        await self._tasks.close(_CLOSE_SECONDS)
         await self._engine.dispose()
 
     @property
@@ -95,17 +90,17 @@ class AsyncEventReader:
 
     async def read(self, channel: str, after: Position | None = None, limit: int = BATCH) -> list[Event]:
         """Return up to `limit` events behind `after`; see `EventLog.read`."""
-        return await asyncio.shield(self._started(self._read(channel, after, limit)))
+        return await self._tasks.run(self._read(channel, after, limit))
 
     async def position(self, channel: str) -> Position | None:
         """Return the position of the channel's last event, or None while it has none."""
-        return await asyncio.shield(self._started(self._position(channel)))
+        return await self._tasks.run(self._position(channel))
 
     async def latest(
         self, channel: str, types: Sequence[str]
     ) -> tuple[Position | None, dict[str, dict[str, Any]]]:
         """Return the position of the channel's last event (None: it has none) and the newest data of each type."""
-        return await asyncio.shield(self._started(self._latest(channel, types)))
+        return await self._tasks.run(self._latest(channel, types))
 
     async def follow(self, channel: str, after: Position | None = None) -> AsyncIterator[Event]:
         """Yield every event behind `after`, then each new one as it comes; none is lost, none comes twice.
@@ -157,25 +152,9 @@ class AsyncEventReader:
         key = (channel, after, self._wakes[channel])
         task = self._reads.get(key)
         if task is None:
-            task = self._reads[key] = self._started(self._read(channel, after, BATCH))
+            task = self._reads[key] = self._tasks.start(self._read(channel, after, BATCH))
             task.add_done_callback(lambda _: self._reads.pop(key))
         return await asyncio.shield(task)
-
-    def _started(self, query: Coroutine[None, None, Result]) -> asyncio.Task[Result]:
-        """Start a query that is not cancelled with whoever waits for it.
-
-        Others may wait for it too, and a handshake that is cut off occupies a slot of the server (and holds up
-        its DROP DATABASE) until authentication_timeout, a minute.
-        """
-        task = asyncio.create_task(query)
-        self._queries.add(task)
-        task.add_done_callback(self._ended)
-        return task
-
-    def _ended(self, task: asyncio.Task[Result]) -> None:
-        self._queries.discard(task)
-        if not task.cancelled():
-            task.exception()  # mark as seen: whoever waited for it may be gone
 
     async def _read(self, channel: str, after: Position | None, limit: int) -> list[Event]:
         rows = await self._rows(READ, read_values(channel, after, limit))
