@@ -1,18 +1,16 @@
 """Follow the event log from an event loop: one LISTEN connection a process, any number of followers.
 
-An announcement wakes the followers of its channel, and each then reads what is behind its own position; followers
-that wake together at one position share one query. Because announcements may get lost (a cut connection, a
-restarted server), one small query every half second asks whether any followed channel is ahead of its followers.
+An announcement makes one query for each position at which followers of its channel wait, and the query's result wakes
+them (`storage.event_fanout`). Because announcements may get lost (a cut connection, a restarted server), one small
+query every half second asks whether any followed channel is ahead of its followers.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections import defaultdict
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Final
 
@@ -23,6 +21,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from gpt_trader.shielded_tasks import ShieldedTasks
 from storage.database import libpq_arguments
+from storage.event_fanout import Fanout
 from storage.events import ANNOUNCEMENTS, BATCH, LATEST, READ, Event, Position, events_of, read_values
 from storage.tables import CHANNELS
 
@@ -32,12 +31,6 @@ _FIRST_PAUSE: Final = 0.05
 _LONGEST_PAUSE: Final = 2.0
 #: How long closing waits for queries under way.
 _CLOSE_SECONDS: Final = 3.0
-
-
-@dataclass(eq=False)
-class _Follower:
-    position: Position | None
-    wake: asyncio.Event = field(default_factory=asyncio.Event)
 
 
 class AsyncEventReader:
@@ -51,11 +44,9 @@ class AsyncEventReader:
     def __init__(self, url: URL, *, poll_seconds: float = 0.5) -> None:
         self._url = url.set(drivername="postgresql+psycopg")
         self._poll_seconds = poll_seconds
-        self._followers: defaultdict[str, set[_Follower]] = defaultdict(set)
-        self._wakes: defaultdict[str, int] = defaultdict(int)
-        self._reads: dict[tuple[str, Position | None, int], asyncio.Task[list[Event]]] = {}
         #: A query may have several who wait for it, and must not be cut off with one of them.
         self._tasks = ShieldedTasks()
+        self._fanout = Fanout(self._read_patiently, self._tasks)
         self._closed = asyncio.Event()
         #: Set while the LISTEN connection stands.
         self.listening = asyncio.Event()
@@ -78,7 +69,7 @@ class AsyncEventReader:
     ) -> None:
         """End every follower's stream and close the connections."""
         self._closed.set()
-        self._wake_all()
+        self._fanout.close()
         self._listening.cancel()
         await self._tasks.close(_CLOSE_SECONDS)
         await self._engine.dispose()
@@ -86,7 +77,7 @@ class AsyncEventReader:
     @property
     def followers(self) -> dict[str, int]:
         """How many followers each channel has now."""
-        return {channel: len(followers) for channel, followers in self._followers.items()}
+        return self._fanout.followers
 
     async def read(self, channel: str, after: Position | None = None, limit: int = BATCH) -> list[Event]:
         """Return up to `limit` events behind `after`; see `EventLog.read`."""
@@ -118,43 +109,21 @@ class AsyncEventReader:
 
     async def follow_batches(
         self, channel: str, after: Position | None = None
-    ) -> AsyncGenerator[list[Event]]:
-        """Yield what `follow` yields, a list of what has come at a time; errors as `follow`."""
-        follower = _Follower(after)
-        self._followers[channel].add(follower)
-        try:
-            while not self._closed.is_set():
-                follower.wake.clear()  # before the read: what comes during it wakes us again
-                events = await self._read_patiently(channel, follower)
-                if events:
-                    follower.position = events[-1].position
-                    yield events
-                if len(events) < BATCH:
-                    await follower.wake.wait()
-        finally:
-            self._followers[channel].discard(follower)
-            if not self._followers[channel]:
-                del self._followers[channel]
-                self._wakes.pop(channel, None)
+    ) -> AsyncGenerator[Sequence[Event]]:
+        """Yield what `follow` yields, what has come at a time, shared with other followers; errors as `follow`."""
+        with self._fanout.following(channel, after) as follower:
+            while events := await follower.next():
+                yield events
 
-    async def _read_patiently(self, channel: str, follower: _Follower) -> list[Event]:
+    async def _read_patiently(self, channel: str, after: Position | None) -> list[Event]:
         pause = _FIRST_PAUSE
         while not self._closed.is_set():
             try:
-                return await self._read_shared(channel, follower.position)
+                return await self._read(channel, after, BATCH)
             except _LOST:
                 await self._closes_within(pause)
                 pause = min(pause * 2, _LONGEST_PAUSE)
         return []
-
-    async def _read_shared(self, channel: str, after: Position | None) -> list[Event]:
-        """Read, or join a read of the same that began after the last wake-up (an older one may miss its event)."""
-        key = (channel, after, self._wakes[channel])
-        task = self._reads.get(key)
-        if task is None:
-            task = self._reads[key] = self._tasks.start(self._read(channel, after, BATCH))
-            task.add_done_callback(lambda _: self._reads.pop(key))
-        return await asyncio.shield(task)
 
     async def _read(self, channel: str, after: Position | None, limit: int) -> list[Event]:
         rows = await self._rows(READ, read_values(channel, after, limit))
@@ -193,9 +162,9 @@ class AsyncEventReader:
                     await connection.execute(f"LISTEN {ANNOUNCEMENTS}")
                     pause = _FIRST_PAUSE
                     self.listening.set()
-                    self._wake_all()  # for what was announced while nobody listened
+                    self._fanout.announce_all()  # for what was announced while nobody listened
                     async for announcement in connection.notifies():
-                        self._wake(announcement.payload.partition(" ")[2])
+                        self._fanout.announce(announcement.payload.partition(" ")[2])
             except psycopg.OperationalError:
                 pass  # cut off or not up yet: try again; the poll goes on meanwhile
             finally:
@@ -216,29 +185,17 @@ class AsyncEventReader:
 
     async def _poll(self) -> None:
         while not await self._closes_within(self._poll_seconds):
-            if not self._followers:
+            followed = list(self._fanout.followers)
+            if not followed:
                 continue
             wanted = select(CHANNELS.c.channel, CHANNELS.c.epoch, CHANNELS.c.last_offset)
             try:
-                rows = await self._rows(wanted.where(CHANNELS.c.channel.in_(list(self._followers))))
+                rows = await self._rows(wanted.where(CHANNELS.c.channel.in_(followed)))
             except _LOST:
                 continue
-            latest = {row.channel: Position(row.epoch, row.last_offset) for row in rows}
-            for channel, followers in self._followers.items():
-                if any(follower.position != latest.get(channel) for follower in followers):
-                    self._wake(channel)
+            self._fanout.compare({row.channel: Position(row.epoch, row.last_offset) for row in rows})
 
     async def _closes_within(self, seconds: float) -> bool:
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._closed.wait(), seconds)
         return self._closed.is_set()
-
-    def _wake(self, channel: str) -> None:
-        if channel in self._followers:
-            self._wakes[channel] += 1
-            for follower in self._followers[channel]:
-                follower.wake.set()
-
-    def _wake_all(self) -> None:
-        for channel in self._followers:
-            self._wake(channel)
