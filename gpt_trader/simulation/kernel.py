@@ -18,7 +18,7 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from gpt_trader.costs import Commission, Slippage
+from gpt_trader.costs import LEAST_BROUGHT, Commission, Slippage
 
 if TYPE_CHECKING:
     from gpt_trader.bars import Bars, Floats
@@ -316,8 +316,8 @@ def commission_of(units: float, price: float, terms: CommissionTerms) -> float:
 
 @njit(cache=True, error_model="numpy", inline="always")
 def slipped(price: float, side: float, terms: SlippageTerms) -> float:
-    """Return the price of a fill that buys (side 1) or sells (−1), never below 0 (`gpt_trader.costs.Slippage`)."""
-    return max(price * (1.0 + side * terms.rate) + side * terms.per_unit, 0.0)
+    """Return the price of a fill that buys (side 1) or sells (−1), above 0 (`gpt_trader.costs.Slippage`)."""
+    return max(price * (1.0 + side * terms.rate) + side * terms.per_unit, LEAST_BROUGHT * price)
 
 
 @njit(cache=True, error_model="numpy", inline="always")
