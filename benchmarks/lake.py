@@ -59,14 +59,14 @@ def row(what: str, value: str, beside: str = "", ratio: str = "", bound: str = "
 
 
 def reads(lake: Lake, timeframe: str, what: str, repeat: int, bound: str) -> None:
-    path = lake.root / lake.entry("STOCK", timeframe).files[0].path
+    paths = lake.verified_paths([lake.entry("STOCK", timeframe)])
 
     def bare() -> list[np.ndarray]:
-        table = pq.read_table(path, columns=COLUMNS)
+        table = pq.read_table(paths, columns=COLUMNS)
         return [table.column(name).to_numpy() for name in COLUMNS]
 
     def leanest() -> object:
-        return pq.ParquetFile(path).read(columns=COLUMNS, use_threads=False)
+        return [pq.ParquetFile(path).read(columns=COLUMNS, use_threads=False) for path in paths]
 
     ours, pyarrow = median(lambda: lake.bars("STOCK", timeframe), repeat), median(bare, repeat)
     row(
@@ -83,8 +83,8 @@ def reads(lake: Lake, timeframe: str, what: str, repeat: int, bound: str) -> Non
         f"{lean:.2f} ms",
         f"{ours / lean:.2f}×",
     )
-    content = path.read_bytes()
-    checked = median(lambda: hashlib.sha256(content).digest(), repeat)
+    contents = [path.read_bytes() for path in paths]
+    checked = median(lambda: [hashlib.sha256(content).digest() for content in contents], repeat)
     row("  of which sha256", f"{checked:.2f} ms", "", f"{checked / ours:.2f}×")
 
 
@@ -106,6 +106,22 @@ def writes(folder: Path) -> None:
         f"{wall * 1000:.1f} ms",
         f"{inspected / wall / 1000:.2f}×",
     )
+
+
+def live(folder: Path) -> None:
+    """A live minute at the end of a year: its file is written anew; and a session reads the end of the series."""
+    lake, raw, count = Lake(folder / "live"), walk(MINUTES, "1m"), 30
+    lake.upsert(STOCK, "1m", raw[:-count], source="csv")
+    written, read = [], []
+    for n in range(len(raw) - count, len(raw)):
+        started = time.process_time()
+        lake.upsert(STOCK, "1m", raw[n : n + 1], source="csv")
+        between = time.process_time()
+        lake.recent("STOCK", "1m", 5)
+        written.append(between - started)
+        read.append(time.process_time() - between)
+    row("a live minute after 525,600 others (CPU)", f"{statistics.median(written) * 1000:.1f} ms")
+    row("  a session's look at it (CPU)", f"{statistics.median(read) * 1000:.1f} ms")
 
 
 def fsyncs(folder: Path) -> float:
@@ -167,6 +183,7 @@ def main() -> None:
         reads(lake, "1d", "20 years of days", 200, "≤ 2×")
         reads(lake, "1m", "a year of minutes", 20, "≤ 30 ms")
         writes(folder)
+        live(folder)
         bare = fsyncs(folder)
         commits(folder, 50, bare, "≤ 25 ms")
         commits(folder, 500, bare, "≤ 25 ms")
