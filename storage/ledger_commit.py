@@ -1,4 +1,4 @@
-"""A session's commit on the wire: one statement, prepared once on a connection of its own, its values as text.
+"""A session's commit on the wire: one statement, prepared once on a connection of its own, its arrays in binary.
 
 A session that replays commits a thousand times a second and more. Through SQLAlchemy's and psycopg's cursors the same
 statement takes the client longer than the disk takes to keep it, and the server plans it again each time.
@@ -6,14 +6,16 @@ statement takes the client longer than the disk takes to keep it, and the server
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import struct
+from collections.abc import Generator, Sequence
 from datetime import timedelta
 from typing import Final
 
 import psycopg
-from psycopg.generators import execute
+from psycopg.generators import fetch_many
 from psycopg.pq import DiagnosticField, ExecStatus
-from psycopg.pq.abc import PGresult
+from psycopg.pq.abc import PGconn, PGresult
+from psycopg.waiting import Ready, Wait
 from sqlalchemy import Engine
 from sqlalchemy.exc import DBAPIError
 
@@ -36,13 +38,18 @@ _COMMIT: Final = """
         RETURNING session_id
     )
     INSERT INTO ledger_events (session_id, seq, type, data, key)
-    SELECT moved.session_id, $3 + row.number, row.type, row.data::json, row.key
-    FROM moved, unnest($16::text[], $17::text[], $18::text[]) WITH ORDINALITY AS row (type, data, key, number)
+    SELECT moved.session_id, $3 + row.number, row.type, row.data, row.key
+    FROM moved, unnest($16::text[], $17::json[], $18::text[]) WITH ORDINALITY AS row (type, data, key, number)
 """
 _NAME: Final = b"ledger_commit"
 
-#: Texts go as binary, whose length is sent along: as text they would end, unseen, at a NUL.
-_FORMATS: Final = [0] * 4 + [1] * 5 + [0] * 3 + [1] + [0] * 5
+#: Texts go as binary, whose length is sent along: as text they would end, unseen, at a NUL. So do arrays: nothing in
+#: them needs quotes.
+_FORMATS: Final = [0] * 4 + [1] * 5 + [0] * 3 + [1] + [0] * 2 + [1] * 3
+
+#: Types of arrays' elements.
+_TEXT: Final = 25
+_JSON: Final = 114
 
 _LEASE: Final = str(timedelta(seconds=LEASE_SECONDS)).encode()
 
@@ -50,7 +57,9 @@ _DONE: Final = frozenset({ExecStatus.COMMAND_OK, ExecStatus.TUPLES_OK})
 
 
 class LedgerConnection:
-    """A connection that commits to ledgers, and is on disk when it says so. Not to be shared among threads.
+    """A connection that commits to ledgers, and is on disk when it answers. Not to be shared among threads.
+
+    One commit at a time is sent, and then its answer taken: what is between, the server's work takes no time from.
 
     Every method raises SQLAlchemyError where the database refuses or does not answer, as everything of an engine does.
     """
@@ -69,8 +78,8 @@ class LedgerConnection:
             self.close()
             raise self._told(error) from error
 
-    def commit(self, lease: Lease, seq: int, events: Sequence[LedgerEvent], hash_: str, state: State) -> int:
-        """Append events behind number `seq`, with what they have come to; return how many were: all or none."""
+    def send(self, lease: Lease, seq: int, events: Sequence[LedgerEvent], hash_: str, state: State) -> None:
+        """Have events appended behind number `seq`, with what they have come to, all or none."""
         values = [
             lease.session_id.hex.encode(),
             b"%d" % lease.token,
@@ -87,18 +96,29 @@ class LedgerConnection:
             None if state.time is None else state.time.encode(),
             b"t" if state.status in FINAL else b"f",
             _LEASE,
-            _array(event.type for event in events),
-            _array(document(event) for event in events),
-            _array(event.key for event in events),
+            _array(_TEXT, [event.type.encode() for event in events]),
+            _array(_JSON, [document(event) for event in events]),
+            _array(_TEXT, [None if event.key is None else event.key.encode() for event in events]),
         ]
         connection = self._connection
         try:
             connection.pgconn.send_query_prepared(_NAME, values, _FORMATS)
-            (result,) = connection.wait(execute(connection.pgconn))  # a signal's handler interrupts it
-            _require(result)
+            if connection.pgconn.flush():  # more than the socket takes at once
+                connection.wait(_flushed(connection.pgconn))
         except psycopg.Error as error:
             raise self._told(error) from error
-        return result.command_tuples or 0
+
+    def answer(self) -> int:
+        """Wait for what was sent; return how many events were appended."""
+        connection = self._connection
+        try:
+            results = connection.wait(fetch_many(connection.pgconn))  # a signal's handler interrupts it
+            # The statement is done before its commit is: where that fails, an error follows its success.
+            for result in results:
+                _require(result)
+        except psycopg.Error as error:
+            raise self._told(error) from error
+        return results[0].command_tuples or 0
 
     def close(self) -> None:
         """Close it."""
@@ -111,6 +131,13 @@ class LedgerConnection:
         )
 
 
+def _flushed(connection: PGconn) -> Generator[Wait, Ready | int, None]:
+    """Send what is left to be sent, as `Connection.wait` wants it done."""
+    while connection.flush():
+        if (yield Wait.RW) & Ready.R:
+            connection.consume_input()
+
+
 def _require(result: PGresult) -> None:
     """Raise what the server says, if it did not do what it was asked."""
     if result.status not in _DONE:
@@ -119,11 +146,15 @@ def _require(result: PGresult) -> None:
         raise kind(result.get_error_message())
 
 
-def _array(texts: Iterable[str | None]) -> bytes:
-    """Return texts as PostgreSQL writes an array."""
-    return f"{{{','.join('NULL' if each is None else _quoted(each) for each in texts)}}}".encode()
+#: Dimensions, whether some elements are null, the elements' type, how many there are, the index of the first.
+_HEAD: Final = struct.Struct("!iiIii")
+_LENGTH: Final = struct.Struct("!i")
+_NULL: Final = _LENGTH.pack(-1)
 
 
-def _quoted(text: str) -> str:
-    escaped = text.replace("\\", "\\\\").replace('"', '\\"')
-    return f'"{escaped}"'
+def _array(kind: int, elements: Sequence[bytes | None]) -> bytes:
+    """Return elements of a type as PostgreSQL receives an array in binary."""
+    parts = [_HEAD.pack(1, None in elements, kind, len(elements), 1)]
+    for each in elements:
+        parts += (_NULL,) if each is None else (_LENGTH.pack(len(each)), each)
+    return b"".join(parts)

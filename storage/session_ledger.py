@@ -2,7 +2,8 @@
 
 A commit is one statement (`storage.ledger_commit`): it moves the session's row on, if its lease and its length are as
 the writer thinks, and appends the events. A writer whose lease was taken, or who missed an event, writes nothing and is
-told so. It is on disk when the call returns, whatever the server's defaults are.
+told so. It is on disk once it is flushed, whatever the server's defaults are. One commit is on its way at most, and the
+next takes its place behind it or none: what a writer that dies leaves behind is a ledger without its last commit.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from gpt_trader.crash_points import crash_point
 from gpt_trader.errors import GptTraderError, NotFound
 from gpt_trader.trading.events import LedgerEvent
 from gpt_trader.trading.history import History
-from gpt_trader.trading.ledger import Ledger
+from gpt_trader.trading.ledger import Journal, Ledger
 from gpt_trader.trading.state import State
 from storage.ledger_commit import LedgerConnection
 from storage.session_bars import packed, unpacked
@@ -36,8 +37,8 @@ SNAPSHOT_EVENTS: Final = 2_000
 _SNAPSHOT_FRACTION: Final = 0.125
 
 
-class SessionJournal:
-    """Commits events to one session's ledger (`gpt_trader.trading.ledger.Journal`). One a writer; not among threads."""
+class SessionJournal(Journal):
+    """Commits events to one session's ledger. One a writer; not among threads."""
 
     def __init__(self, engine: Engine, lease: Lease, seq: int, *, snapshot_at: int = 0) -> None:
         self._engine = engine
@@ -45,30 +46,41 @@ class SessionJournal:
         self._seq = seq
         self._snapshot_at = snapshot_at
         self._connection: LedgerConnection | None = None
+        #: How many events are on their way; None: no commit is.
+        self._sent: int | None = None
 
-    def commit(self, events: Sequence[LedgerEvent], ledger: Ledger) -> None:
-        """Store the events and what they have come to.
+    def append(self, events: Sequence[LedgerEvent], ledger: Ledger) -> None:
+        """Send the events and what they have come to, once those before are stored; raises what `flush` does."""
+        self.flush()
+        crash_point("ledger.before_commit")
+        if self._connection is None:
+            self._connection = LedgerConnection(self._engine)
+        self._connection.send(self._lease, self._seq, events, ledger.hash, ledger.state)
+        self._sent = len(events)
+        crash_point("ledger.sent")
+        seq = self._seq + self._sent
+        wanted = max(SNAPSHOT_EVENTS, int(seq * _SNAPSHOT_FRACTION))
+        if seq - self._snapshot_at >= wanted and ledger.state.current is None:
+            self.flush()
+            save_snapshot(self._engine, self._lease.session_id, ledger)
+            self._snapshot_at = seq
+
+    def flush(self) -> None:
+        """Wait until the events that were sent are on disk.
 
         Raises:
             Conflict: The lease was taken by somebody else, or the ledger is longer than this writer knows.
             SQLAlchemyError: The database refuses or does not answer; whether the events are stored is then for a new
                 writer to see.
         """
-        crash_point("ledger.before_commit")
-        if self._connection is None:
-            self._connection = LedgerConnection(self._engine)
-        done = self._connection.commit(self._lease, self._seq, events, ledger.hash, ledger.state)
+        if self._sent is None or self._connection is None:
+            return
+        sent, self._sent = self._sent, None
+        done = self._connection.answer()
         crash_point("ledger.after_commit")
-        if done != len(events):
+        if done != sent:
             raise lost(self._lease)
-        self._seq += len(events)
-        behind = self._seq - self._snapshot_at
-        if (
-            behind >= max(SNAPSHOT_EVENTS, int(self._seq * _SNAPSHOT_FRACTION))
-            and ledger.state.current is None
-        ):
-            save_snapshot(self._engine, self._lease.session_id, ledger)
-            self._snapshot_at = self._seq
+        self._seq += sent
 
     @property
     def seq(self) -> int:
@@ -76,10 +88,13 @@ class SessionJournal:
         return self._seq
 
     def close(self) -> None:
-        """Close the connection."""
-        if self._connection is not None:
-            self._connection.close()
-            self._connection = None
+        """Flush, and close the connection; raises what `flush` does."""
+        try:
+            self.flush()
+        finally:
+            if self._connection is not None:
+                self._connection.close()
+                self._connection = None
 
 
 def load(engine: Engine, session_id: UUID, *, snapshots: bool = True) -> tuple[Ledger, int]:

@@ -12,19 +12,24 @@ import logging
 import re
 import threading
 from collections.abc import Sequence
-from typing import Any, Final
+from contextlib import closing
+from decimal import Decimal
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from uuid import UUID
 
 from sqlalchemy.exc import InterfaceError, OperationalError
 
 from gpt_trader.trading.events import LedgerEvent
 from gpt_trader.trading.ledger import Journal, Ledger
-from gpt_trader.trading.orders import plain
+from gpt_trader.trading.orders import exactly, plain
 from gpt_trader.trading.state import State
 from gpt_trader.trading.statuses import FINAL
 from storage.events import EventLog, NewEvent
 from storage.market_stream import SYSTEM_CHANNEL
 from storage.sessions import SessionStore, ledger_event
+
+if TYPE_CHECKING:
+    from storage.session_ledger import SessionJournal
 
 logger = logging.getLogger("gpt_trader.sessions")
 
@@ -40,7 +45,8 @@ _TOLD: Final = TRADES | _STATES
 
 _BATCH: Final = 500
 #: Behind a publication the next waits so long for more to be told at once: each costs as much as some bars' trading.
-_WINDOW_SECONDS: Final = 0.1
+#: What is committed is to be told within 50 ms, and a publication takes some milliseconds itself.
+_WINDOW_SECONDS: Final = 0.02
 _RETRY_SECONDS: Final = 1.0
 
 
@@ -59,20 +65,39 @@ def portfolio_channel(owner: str) -> str:
     return f"portfolio.updates.{owner_part(owner)}"
 
 
-def standing(session_id: UUID, state: State) -> dict[str, Any]:
+class Account(NamedTuple):
+    """What a standing is told from: taken at a commit, as the session's state goes on meanwhile."""
+
+    status: str
+    time: str | None
+    cash: Decimal
+    equity: Decimal
+    steps: int
+    symbols: Sequence[str]
+    units: tuple[Decimal, ...]
+
+    @classmethod
+    def of(cls, state: State) -> Account:
+        """Return a session's account now."""
+        units = tuple([leg.units for leg in state.legs])
+        return cls(state.status, state.time, state.cash, state.equity, state.steps, state.symbols, units)
+
+
+def standing(session_id: UUID, account: Account) -> dict[str, Any]:
     """Return where a session's portfolio stands, JSON-ready; money and units are decimal text."""
-    held = {
-        symbol: plain(units) for symbol in dict.fromkeys(state.symbols) if (units := state.units_of(symbol))
-    }
+    held: dict[str, Decimal] = {}
+    with exactly():
+        for symbol, units in zip(account.symbols, account.units, strict=True):
+            held[symbol] = held.get(symbol, Decimal(0)) + units
     return {
         "schema_version": 1,
         "session_id": str(session_id),
-        "status": state.status,
-        "time": state.time,
-        "cash": plain(state.cash),
-        "equity": plain(state.equity),
-        "positions": held,
-        "steps": state.steps,
+        "status": account.status,
+        "time": account.time,
+        "cash": plain(account.cash),
+        "equity": plain(account.equity),
+        "positions": {symbol: plain(units) for symbol, units in held.items() if units},
+        "steps": account.steps,
     }
 
 
@@ -83,8 +108,9 @@ class Publisher:
         self._store, self._log = store, log
         self._session_id, self._owner = session_id, owner
         self._waiting: list[tuple[int, LedgerEvent]] = []
-        self._told = self._last = 0  # numbers of events: told up to there, committed up to there
-        self._standing: dict[str, Any] | None = None
+        # Numbers of events: told up to there, known in the session's row to be, committed up to there.
+        self._told = self._remembered = self._last = 0
+        self._standing: Account | None = None
         self._wake = threading.Event()
         self._lock = threading.Lock()
         self._closing = threading.Event()
@@ -92,7 +118,7 @@ class Publisher:
 
     def start(self, told: int, seq: int) -> None:
         """Begin with what the ledger has behind event `told`, up to `seq`."""
-        self._told, self._last = told, seq
+        self._told, self._remembered, self._last = told, told, seq
         while told < seq:
             page = self._store.events(self._session_id, types=sorted(_TOLD), after=told, limit=_BATCH)
             self._waiting += [(each.seq, ledger_event(each)) for each in page]
@@ -100,12 +126,12 @@ class Publisher:
         self._thread.start()
         self._wake.set()
 
-    def put(self, first: int, events: Sequence[LedgerEvent], state: State) -> None:
+    def put(self, first: int, events: Sequence[LedgerEvent], account: Account) -> None:
         """Take events that were just committed as numbers `first` and up, and what they have come to."""
         with self._lock:
             self._waiting += [each for each in enumerate(events, first) if each[1].type in _TOLD]
             self._last = first + len(events) - 1
-            self._standing = standing(self._session_id, state)
+            self._standing = account
         self._wake.set()
 
     def close(self, seconds: float = 10.0) -> None:
@@ -131,6 +157,7 @@ class Publisher:
                 else:
                     self._closing.wait(_WINDOW_SECONDS)
             if closing:
+                self._remember()
                 return
 
     def _publish(self) -> None:
@@ -147,13 +174,28 @@ class Publisher:
         states = [self._state(number, event) for number, event in batch if event.type in _STATES]
         self._log.append_many(SYSTEM_CHANNEL, states)
         if standing_ is not None and whole:
-            self._log.append_many(portfolio_channel(self._owner), [NewEvent("standing", standing_)])
-        self._store.published(self._session_id, told)
+            told_ = NewEvent("standing", standing(self._session_id, standing_))
+            self._log.append_many(portfolio_channel(self._owner), [told_])
+        if batch:  # what is told of by nothing needs not be known to be told, but at the end
+            self._store.published(self._session_id, told)
+            self._remembered = told
         with self._lock:
             del self._waiting[: len(batch)]
             self._told = told
             if self._standing is standing_ and whole:
                 self._standing = None
+
+    def _remember(self) -> None:
+        """Write down how far all is told, so that the next writer looks for nothing."""
+        if self._told > self._remembered:
+            try:
+                self._store.published(self._session_id, self._told)
+            except (OperationalError, InterfaceError) as error:
+                logger.warning(
+                    "session %s: what was told is looked for again: %s",
+                    self._session_id,
+                    type(error).__name__,
+                )
 
     def _state(self, number: int, event: LedgerEvent) -> NewEvent:
         """Return a change of the session's state as everybody may know it: no owner, no reason, no amount."""
@@ -168,14 +210,28 @@ class Publisher:
         return f"{self._session_id}:{number}"
 
 
-class PublishingJournal:
-    """A journal that tells a publisher what it has committed."""
+class PublishingJournal(Journal):
+    """A journal that tells a publisher what it has stored."""
 
-    def __init__(self, journal: Journal, publisher: Publisher, seq: int) -> None:
-        self._journal, self._publisher, self._seq = journal, publisher, seq
+    def __init__(self, journal: SessionJournal, publisher: Publisher) -> None:
+        self._journal, self._publisher = journal, publisher
+        self._coming: tuple[int, Sequence[LedgerEvent], Account] | None = None
 
-    def commit(self, events: Sequence[LedgerEvent], ledger: Ledger) -> None:
-        """Commit, then have it told."""
-        self._journal.commit(events, ledger)
-        self._publisher.put(self._seq + 1, events, ledger.state)
-        self._seq += len(events)
+    def append(self, events: Sequence[LedgerEvent], ledger: Ledger) -> None:
+        """Have events stored; those before are, and are told."""
+        self.flush()
+        first = self._journal.seq + 1
+        self._journal.append(events, ledger)
+        self._coming = first, events, Account.of(ledger.state)
+
+    def flush(self) -> None:
+        """Wait until all is stored, then have it told."""
+        coming, self._coming = self._coming, None
+        self._journal.flush()
+        if coming is not None:
+            self._publisher.put(*coming)
+
+    def close(self) -> None:
+        """Flush, and close the journal."""
+        with closing(self._journal):
+            self.flush()

@@ -18,7 +18,7 @@ from gpt_trader.trading.events import LedgerEvent
 from gpt_trader.trading.orders import exact, exactly, plain
 from gpt_trader.trading.record import SessionTrade, record
 from gpt_trader.trading.state import State
-from storage.session_stream import standing
+from storage.session_stream import Account, standing
 from storage.sessions import Session, SessionStore, no_session
 from storage.tables import LEDGER_EVENTS, SESSION_BARS, SESSION_SNAPSHOTS, SESSIONS
 
@@ -96,7 +96,7 @@ class SessionViews:
 
     def standings(self, owner: str | None) -> list[dict[str, Any]]:
         """Return where an owner's open sessions stand (None: everybody's), as the channel of portfolios tells it."""
-        return [standing(each.session_id, state) for each, state in self.accounts(owner)]
+        return [standing(each.session_id, Account.of(state)) for each, state in self.accounts(owner)]
 
     def open_sessions(self, owner: str | None) -> list[Session]:
         """Return all open sessions of an owner (None: everybody's), newest first."""

@@ -34,11 +34,11 @@ class Feed(Protocol):
     total: int
 
     def moments(self) -> Generator[Moment | None]:
-        """Yield them, oldest first, and None a few times a second while the next one has not come."""
+        """Yield them, oldest first, and None before each wait for the next one: a few times a second."""
         ...
 
     def wait(self, moment: Moment) -> Iterator[None]:
-        """Yield while a moment is not to be traded yet."""
+        """Yield before each wait while a moment is not to be traded yet."""
         ...
 
     def end(self, running: Running) -> None:
@@ -77,8 +77,8 @@ class Replay:
             self._due += float((now - self._last) / np.timedelta64(1, "s")) / self._speed
         self._last = now
         while (left := self._due - time.monotonic()) > 0:
-            threading.Event().wait(min(left, _NAP_SECONDS))
             yield
+            threading.Event().wait(min(left, _NAP_SECONDS))
 
     def end(self, running: Running) -> None:
         """End the session, its last target unfilled and what it holds marked at the last close, as in a backtest."""

@@ -109,13 +109,13 @@ class Stream:
         self.total = running.trader.state.steps
 
     def moments(self) -> Generator[Moment | None]:
-        """Yield moments as they come, and None while there is none."""
+        """Yield moments as they come, and None before each wait for the next."""
         collector = Collector(stores(), self._collected(), get_run_logger())
         collector.start()
         try:
             while not collector.caught_up.is_set():
-                self._nap()
                 yield None
+                self._nap()
             while not self._is_over():
                 if collector.fault is not None:
                     raise collector.fault
@@ -123,8 +123,8 @@ class Stream:
                 for moment in self._gathering.due(time.monotonic()):
                     self.total = self._running.trader.state.steps + 1
                     yield moment
-                self._nap()
                 yield None
+                self._nap()
         finally:
             collector.close()
 

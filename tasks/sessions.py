@@ -42,6 +42,9 @@ Tell = Callable[[str, int, int, str], None]
 #: Progress is told so often at most.
 TELL_SECONDS: Final = 0.5
 
+#: A step that takes longer is stored, and told, before the next begins.
+QUICK_SECONDS: Final = 0.01
+
 #: How often commands are looked for while bars come quickly.
 COMMAND_SECONDS: Final = 0.25
 
@@ -134,18 +137,15 @@ def trading(session: Session, holder: str) -> Iterator[Running]:
         journal = SessionJournal(engine, lease, ledger.seq, snapshot_at=snapshot_at)
         publisher = Publisher(store, stores().events, session.session_id, session.owner)
         broker = PaperBroker(kernel.costs_of(request), request.participation)
-        telling = PublishingJournal(journal, publisher, ledger.seq)
+        telling = PublishingJournal(journal, publisher)
         trader = Trader(Desk(request, chosen), ledger, broker, telling)
         publisher.start(session.told, ledger.seq)
-        try:
+        with closing(publisher), closing(telling):
             if ledger.seq == 0:
                 trader.open(_opening(session))
             broker.restore(ledger.state)
             trader.resume()
             yield Running(session, request, chosen, trader, broker, lease, lost)
-        finally:
-            journal.close()
-            publisher.close()
     store.release(lease)
 
 
@@ -153,13 +153,15 @@ def trading(session: Session, holder: str) -> Iterator[Running]:
 def trade(running: Running, feed: Feed, tell: Tell | None) -> int:
     """Trade what a feed has, until it or the session ends; return how many bars that were.
 
-    What is asked of the session meanwhile is obeyed between two bars. `tell` hears how far it is.
+    What is asked of the session meanwhile is obeyed between two bars. `tell` hears how far it is. While bars come
+    quickly one is worked on as the last is being stored; before anything is waited for, and told, it is.
     """
     trader, done, told = running.trader, 0, 0.0
     running.obey(now=True)
     with closing(feed.moments()) as moments:
         for moment in moments:
             for _ in feed.wait(moment) if moment is not None else ():
+                trader.flush()
                 running.obey()
                 if trader.state.over:
                     break
@@ -167,14 +169,20 @@ def trade(running: Running, feed: Feed, tell: Tell | None) -> int:
             if trader.state.over:
                 break
             if moment is None:
+                trader.flush()
                 continue
+            began = time.monotonic()
             trader.step(moment)
             done += 1
+            if time.monotonic() - began > QUICK_SECONDS:
+                trader.flush()
             if tell is not None and time.monotonic() - told >= TELL_SECONDS:
                 told = time.monotonic()
+                trader.flush()
                 equity = f"{float(trader.state.equity):,.2f}"
                 tell("trade", trader.state.steps, feed.total, f"{moment.time[:16]}, equity {equity}")
                 watch(running)
+    trader.flush()
     running.obey(now=True)
     watch(running)
     return done

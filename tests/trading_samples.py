@@ -300,17 +300,31 @@ class CrashPoints:
             raise Killed(name)
 
 
-class KilledJournal(MemoryJournal):
-    """Keeps what was committed; the process may end before or after it."""
+class KilledJournal(Journal):
+    """Keeps what was committed; the process may end before, while, or after it is."""
 
-    def __init__(self, crash: Callable[[str], None]) -> None:
-        super().__init__()
-        self._crash = crash
+    def __init__(self, crash: Callable[[str], None], chance: random.Random) -> None:
+        self.events: list[LedgerEvent] = []
+        self._coming: list[LedgerEvent] = []
+        self._crash, self._chance = crash, chance
 
-    def commit(self, events: Sequence[LedgerEvent], ledger: Ledger) -> None:
+    def append(self, events: Sequence[LedgerEvent], ledger: Ledger) -> None:
+        self.flush()
         self._crash("ledger.before_commit")
-        super().commit(events, ledger)
-        self._crash("ledger.after_commit")
+        self._coming = list(events)
+        self._crash("ledger.sent")
+
+    def flush(self) -> None:
+        if self._coming:
+            self.events += self._coming
+            self._coming = []
+            self._crash("ledger.after_commit")
+
+    def died(self) -> None:
+        """Have what was on its way when the process ended be stored, or not, as a whole."""
+        if self._chance.random() < 0.5:
+            self.events += self._coming
+        self._coming = []
 
 
 def folded(events: Sequence[LedgerEvent], warm: Mapping[str, Bars]) -> Ledger:

@@ -27,6 +27,7 @@ from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
 import numpy as np
+import orjson
 
 #: The chain before its first event.
 GENESIS: Final = hashlib.sha256(b"gpt-trader ledger 1").hexdigest()
@@ -92,6 +93,12 @@ def chained(before: str, event: LedgerEvent) -> str:
     return hashlib.sha256(f"{before}\n{event.type}\n{content}".encode()).hexdigest()
 
 
-def document(event: LedgerEvent) -> str:
+def document(event: LedgerEvent) -> bytes:
     """Return an event's content as JSON, its keys in order; raise ValueError for what is not finite."""
-    return _AS_WRITTEN.encode(event.data)
+    try:
+        content = orjson.dumps(event.data)
+    except orjson.JSONEncodeError:  # an integer of more than 64 bits, half a surrogate pair
+        return _AS_WRITTEN.encode(event.data).encode()
+    if b"null" in content:  # it may be what orjson makes of a number that is not finite
+        return _AS_WRITTEN.encode(event.data).encode()
+    return content

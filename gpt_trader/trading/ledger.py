@@ -15,14 +15,23 @@ from gpt_trader.trading.state import State
 
 
 class Journal(Protocol):
-    """Where a ledger's events go."""
+    """Where a ledger's events go: what was appended is on its way, what was flushed is stored."""
 
-    def commit(self, events: Sequence[LedgerEvent], ledger: Ledger) -> None:
-        """Store events durably, all or none; `ledger` is what they have come to.
+    def append(self, events: Sequence[LedgerEvent], ledger: Ledger) -> None:
+        """Have events stored, all or none, behind all that was appended before; `ledger` is what they have come to.
 
-        Raises whatever keeps it from that: nothing is sent then.
+        It may return before they are, and raises what has kept earlier ones from it.
         """
         ...
+
+    def flush(self) -> None:
+        """Return once all that was appended is stored durably; raise whatever keeps it from that."""
+        ...
+
+    def commit(self, events: Sequence[LedgerEvent], ledger: Ledger) -> None:
+        """Append and flush: only then is what they intend to be sent."""
+        self.append(events, ledger)
+        self.flush()
 
 
 class Ledger:
@@ -92,12 +101,16 @@ class Ledger:
                 self._units[fill.symbol] = self._units.get(fill.symbol, Decimal(0)) + fill.units
 
 
-class MemoryJournal:
+class MemoryJournal(Journal):
     """Keeps the events of a ledger in a list: for replays."""
 
     def __init__(self) -> None:
         self.events: list[LedgerEvent] = []
 
-    def commit(self, events: Sequence[LedgerEvent], ledger: Ledger) -> None:
+    def append(self, events: Sequence[LedgerEvent], ledger: Ledger) -> None:
         """Keep them."""
+        del ledger
         self.events += events
+
+    def flush(self) -> None:
+        """Do nothing: they are kept."""

@@ -1,10 +1,12 @@
 """Runs a session: takes moments, lets the desk decide, commits, and only then sends.
 
     moment ─► bars ─► auction ─► fills ─► orders ─┐ commit, send ─► fills … ─► range ─► fills
-           ─► seen ─► targets ─► closed ─► orders ─┴ commit, send
+           ─► seen ─► targets ─► closed ─► orders ─┴ commit, send ─► append
 
-Whatever is sent was committed before. After a crash the ledger is folded, orders that were committed and not accepted
-are sent again under their own ids, and a moment that was under way is taken up where it was: the same events follow.
+Whatever is sent was committed before. What a step ends with sends nothing: it is on its way to the disk while the next
+moment is worked on, and is there before anything of that is (`Trader.flush` waits for it). After a crash the ledger is
+folded, orders that were committed and not accepted are sent again under their own ids, and a moment that was under way
+is taken up where it was: the same events follow.
 """
 
 from __future__ import annotations
@@ -24,7 +26,7 @@ from gpt_trader.trading.statuses import FINAL, Status
 
 
 class Trader:
-    """One session under way. What raises in `journal.commit` leaves it unusable: fold the ledger anew."""
+    """One session under way. What raises in its journal leaves it unusable: fold the ledger anew."""
 
     def __init__(self, desk: Desk, ledger: Ledger, broker: Broker, journal: Journal) -> None:
         self._desk = desk
@@ -58,13 +60,20 @@ class Trader:
             self._commit()
 
     def step(self, moment: Moment) -> None:
-        """Trade one moment, from its open to what is decided at its close."""
+        """Trade one moment, from its open to what is decided at its close.
+
+        Its last events may not be stored yet when it returns: nobody is to be told of them before `flush`.
+        """
         self._require_open()
         with exactly():
             self._emit(moment.event())
             self._broker.auction(moment)
             self._pass(moment)
-            self._commit()
+            self._append()
+
+    def flush(self) -> None:
+        """Return once all that has happened is stored; raise whatever keeps it from that."""
+        self._journal.flush()
 
     def rebase(self, symbol: str, factor: float) -> None:
         """Take a symbol's prices so far as scaled by the factor: what is held keeps its value."""
@@ -186,11 +195,15 @@ class Trader:
         for event in events:
             self._emit(event)
 
-    def _commit(self) -> None:
+    def _append(self) -> None:
         if self._pending:
             self.ledger.reconcile()
             events, self._pending = self._pending, []
-            self._journal.commit(events, self.ledger)
+            self._journal.append(events, self.ledger)
+
+    def _commit(self) -> None:
+        self._append()
+        self._journal.flush()
 
 
 def _told(report: Report, venue: str, time: str | None) -> LedgerEvent:

@@ -38,9 +38,8 @@ def main(url: str, session: str, holder: str, seed: str, gate: str = "") -> None
     publisher = Publisher(store, EventLog(engine), id_, "somebody")
     publisher.start(store.get(id_).told, ledger.seq)
     broker = paper_broker(request)
-    trader = Trader(
-        Desk(request, strategies), ledger, broker, PublishingJournal(journal, publisher, ledger.seq)
-    )
+    telling = PublishingJournal(journal, publisher)
+    trader = Trader(Desk(request, strategies), ledger, broker, telling)
     try:
         if ledger.seq == 0:
             trader.open(opening(request))
@@ -61,8 +60,8 @@ def main(url: str, session: str, holder: str, seed: str, gate: str = "") -> None
     except Conflict as error:
         sys.stdout.write(json.dumps({"conflict": error.detail, "seq": ledger.seq}))
         return
+    telling.close()
     publisher.close()
-    journal.close()
     store.release(lease)
     sys.stdout.write(json.dumps({"hash": ledger.hash, "seq": ledger.seq}))
 

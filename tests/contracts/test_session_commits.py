@@ -7,7 +7,7 @@ from uuid import UUID, uuid4
 import pytest
 from alembic import command
 from sqlalchemy import Connection, Engine, event, text
-from sqlalchemy.exc import DataError, IntegrityError, OperationalError
+from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, OperationalError
 
 from gpt_trader.errors import Conflict
 from gpt_trader.trading.desk import Desk, status
@@ -16,7 +16,9 @@ from gpt_trader.trading.feed import moments
 from gpt_trader.trading.ledger import Ledger
 from gpt_trader.trading.trader import Trader
 from storage import migrations
+from storage.events import EventLog
 from storage.session_ledger import SessionJournal, load
+from storage.session_stream import Publisher, PublishingJournal
 from storage.sessions import SessionStore
 from tests.trading_samples import opening, paper_broker, random_session, traded, warm_of
 from tests.waiting import eventually
@@ -117,6 +119,71 @@ def test_a_connection_that_ends_is_an_engine_s_error(store: SessionStore) -> Non
     assert store.get(session_id).seq == 2
 
 
+def test_a_statement_that_was_done_and_fails_as_it_is_committed_is_not_acknowledged(
+    store: SessionStore,
+) -> None:
+    """As at a disk that fails: the server has told of the statement's success by then."""
+    session_id = created(store)
+    ledger, journal = under_way(store, session_id)
+    with store.engine.begin() as connection:
+        for statement in _REFUSING_AT_COMMIT:
+            connection.execute(text(statement))
+    late = LedgerEvent("command", {"command": "pause"})
+    ledger.take(late)
+    with pytest.raises(DBAPIError, match="not this time"):
+        journal.commit([late], ledger)
+    assert journal.seq == store.get(session_id).seq == 1
+    journal.close()
+
+
+_REFUSING_AT_COMMIT = (
+    "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE 'not this time'; END $$",
+    "CREATE CONSTRAINT TRIGGER late AFTER INSERT ON ledger_events DEFERRABLE INITIALLY DEFERRED "
+    "FOR EACH ROW EXECUTE FUNCTION refuse()",
+)
+
+
+def test_a_commit_that_is_on_its_way_holds_nobody_up_and_is_told_once_it_is_stored(
+    store: SessionStore,
+) -> None:
+    session_id = created(store)
+    ledger, journal = under_way(store, session_id)
+    publisher = Publisher(store, EventLog(store.engine), session_id, "somebody")
+    told: list[int] = []
+    publisher.put = lambda first, events, account: told.append(first)  # type: ignore[method-assign]
+    telling = PublishingJournal(journal, publisher)
+    one, other = (LedgerEvent("command", {"command": each}) for each in ("pause", "resume"))
+    with store.engine.begin() as connection:
+        connection.execute(text("SELECT FROM sessions FOR UPDATE"))
+        ledger.take(one)
+        telling.append([one], ledger)  # the server waits for the lock, this thread does not
+        assert (journal.seq, told) == (1, [])
+    ledger.take(other)
+    telling.append([other], ledger)
+    assert (journal.seq, told) == (2, [2])
+    telling.flush()
+    assert (journal.seq, told, store.get(session_id).seq) == (3, [2, 3], 3)
+    telling.close()
+
+
+def test_what_a_commit_intended_is_not_told_where_the_lease_was_lost(store: SessionStore) -> None:
+    session_id = created(store)
+    ledger, journal = under_way(store, session_id)
+    told: list[int] = []
+    publisher = Publisher(store, EventLog(store.engine), session_id, "somebody")
+    publisher.put = lambda first, events, account: told.append(first)  # type: ignore[method-assign]
+    telling = PublishingJournal(journal, publisher)
+    store.lease(session_id, "here")  # a newer token
+    late = LedgerEvent("command", {"command": "pause"})
+    ledger.take(late)
+    telling.append([late], ledger)
+    with pytest.raises(Conflict, match="writes nothing"):
+        telling.append([late], ledger)
+    telling.close()
+    assert told == []
+    assert store.get(session_id).seq == 1
+
+
 def test_a_journal_s_connection_is_nobody_else_s_and_is_closed(store: SessionStore) -> None:
     _, journal = under_way(store, created(store))
     others = text(
@@ -170,6 +237,7 @@ def test_the_schema_changes_under_a_session_that_goes_on(store: SessionStore) ->
     coming = list(moments(bars))
     for number, moment in enumerate(coming):
         if number == len(coming) // 2:
+            trader.flush()
             before = store.events(session_id, limit=10_000)
             _schema(store.engine, "head")
             assert store.events(session_id, limit=10_000) == before

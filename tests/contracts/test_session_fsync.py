@@ -24,7 +24,7 @@ from uuid import UUID, uuid4
 
 import psycopg
 import pytest
-from sqlalchemy import Engine, text
+from sqlalchemy import Engine
 from sqlalchemy.exc import DBAPIError
 
 from gpt_trader.settings import Home, Settings
@@ -32,13 +32,14 @@ from gpt_trader.simulation import kernel
 from gpt_trader.trading.desk import Desk
 from gpt_trader.trading.events import LedgerEvent
 from gpt_trader.trading.feed import moments
-from gpt_trader.trading.ledger import Ledger
+from gpt_trader.trading.ledger import Journal, Ledger
 from gpt_trader.trading.orders import Order
 from gpt_trader.trading.paper_broker import PaperBroker
 from gpt_trader.trading.request import PaperTradeRequest
 from gpt_trader.trading.trader import Trader
 from storage import database as databases
 from storage.cluster import SUPERUSER, Cluster, processes_in, running
+from storage.ledger_commit import LedgerConnection
 from storage.preparation import prepare
 from storage.session_ledger import SessionJournal, load
 from storage.sessions import SessionStore
@@ -134,7 +135,7 @@ class Sent(PaperBroker):
         super().submit(order)
 
 
-class Watched:
+class Watched(Journal):
     """A journal that remembers what was acknowledged, and has something happen around its n-th commit."""
 
     def __init__(
@@ -142,12 +143,19 @@ class Watched:
     ) -> None:
         self._journal, self._acknowledged, self._happens = journal, acknowledged, happens
         self._commits = 0
+        self._coming: list[LedgerEvent] = []
 
-    def commit(self, events: Sequence[LedgerEvent], ledger: Ledger) -> None:
+    def append(self, events: Sequence[LedgerEvent], ledger: Ledger) -> None:
+        self.flush()
         self._commits += 1
         self._happens(self._commits)
-        self._journal.commit(events, ledger)
-        self._acknowledged += events
+        self._journal.append(events, ledger)
+        self._coming = list(events)
+
+    def flush(self) -> None:
+        coming, self._coming = self._coming, []
+        self._journal.flush()
+        self._acknowledged += coming
 
 
 def injected(pid: int, nth: int, tracing: list[subprocess.Popen[bytes]]) -> None:
@@ -169,7 +177,8 @@ def fault(
     how: str, server: Server, journal: SessionJournal, chance: random.Random, helpers: list[Any]
 ) -> Callable[[int], None]:
     """Return what makes it happen around a commit that chance chooses."""
-    pid = journal._connected().execute(text("SELECT pg_backend_pid()")).scalar_one()
+    connection = journal._connection = LedgerConnection(server.engine)
+    pid = connection._connection.info.backend_pid
     nth = chance.randint(1, 12)
     if how == "EIO":
         injected(pid, nth, helpers)

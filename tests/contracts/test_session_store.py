@@ -32,7 +32,7 @@ from storage import sessions
 from storage.events import EventLog
 from storage.session_care import SessionCare
 from storage.session_ledger import SessionJournal, load, save_snapshot
-from storage.session_stream import TRADES, Publisher, portfolio_channel, trades_channel
+from storage.session_stream import TRADES, Account, Publisher, portfolio_channel, trades_channel
 from storage.session_views import SessionViews
 from storage.sessions import SessionStore
 from tests.trading_samples import opening, paper_broker, random_session, traded, warm_of
@@ -43,6 +43,7 @@ CRASH_POINTS = (
     "session.after_send",
     "session.before_close",
     "ledger.before_commit",
+    "ledger.sent",
     "ledger.after_commit",
 )
 #: In the thread that tells the streams, beside the one that trades.
@@ -322,7 +323,7 @@ def test_a_publisher_whose_database_is_away_ends_when_it_is_closed(store: Sessio
     )
     publisher = Publisher(SessionStore(nowhere), EventLog(nowhere), session_id, "somebody")
     publisher.start(0, 0)
-    publisher.put(1, [status("paused", "x")], Ledger({}).state)
+    publisher.put(1, [status("paused", "x")], Account.of(Ledger({}).state))
     begun = time.monotonic()
     publisher.close(20)
     assert time.monotonic() - begun < 10

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from gpt_trader.backtesting import engine
 from gpt_trader.backtesting.execution import load_vectorbt
+from gpt_trader.simulation import kernel
 from gpt_trader.strategies.base import Strategy
 from gpt_trader.strategies.breakout import Breakout
 from gpt_trader.strategies.ma_crossover import MaCrossover
@@ -24,7 +25,8 @@ from gpt_trader.trading import backtest, trader
 from gpt_trader.trading.desk import Desk
 from gpt_trader.trading.feed import moments
 from gpt_trader.trading.ledger import Ledger
-from gpt_trader.trading.orders import Fill, exactly, paid
+from gpt_trader.trading.orders import Fill, Order, exactly, paid
+from gpt_trader.trading.paper_broker import PaperBroker
 from gpt_trader.trading.request import PaperTradeRequest
 from gpt_trader.trading.state import State
 from gpt_trader.trading.trader import Trader
@@ -127,7 +129,7 @@ def killed_now_and_then(seed: int, crash: CrashPoints, likely: float) -> tuple[L
     }
     request, strategies, bars = random_session(seed, most_bars=50, **more)
     crash.chance, crash.likely = random.Random(seed + 1), likely
-    journal, warm, coming = KilledJournal(crash), warm_of(bars), list(moments(bars))
+    journal, warm, coming = KilledJournal(crash, random.Random(seed + 2)), warm_of(bars), list(moments(bars))
     sent: list[str] = []
     while True:
         broker = paper_broker(request)
@@ -145,7 +147,9 @@ def killed_now_and_then(seed: int, crash: CrashPoints, likely: float) -> tuple[L
                     one.step(moment)
             if not one.state.over:
                 one.finish("completed", "its range has ended")
+            one.flush()
         except Killed:
+            journal.died()
             continue
         sent += [event.data["id"] for event in journal.events if event.type == "order"]
         return one.ledger, sent
@@ -207,6 +211,36 @@ def truly_held(broker: UnrulyBroker, symbols: list[str], capital: str) -> tuple[
             held[fill.symbol] += fill.units
             cash += paid(fill.units, fill.price, fill.commission) + fill.write_off
     return held, cash
+
+
+class Strict(PaperBroker):
+    """A broker that is sent nothing before it is stored."""
+
+    journal: KilledJournal
+
+    def submit(self, order: Order) -> None:
+        assert any(e.type == "order" and e.data["id"] == order.id for e in self.journal.events)
+        super().submit(order)
+
+    def cancel(self, order_id: str) -> None:
+        assert any(e.type == "cancel" and e.data["id"] == order_id for e in self.journal.events)
+        super().cancel(order_id)
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_nothing_is_sent_before_it_is_stored(seed: int) -> None:
+    request, strategies, bars = random_session(seed, stop_loss=0.05, take_profit=0.05)
+    broker = Strict(kernel.costs_of(request), request.participation)
+    broker.journal = KilledJournal(lambda _name: None, random.Random(seed))
+    one = Trader(Desk(request, strategies), Ledger(warm_of(bars)), broker, broker.journal)
+    one.open(opening(request))
+    broker.restore(one.state)
+    for moment in moments(bars):
+        if not one.state.over:
+            one.step(moment)
+    one.flush()
+    assert one.state.orders
+    assert len(broker.journal.events) == one.ledger.seq
 
 
 def with_an_unruly_broker(seed: int, *, rude: bool) -> tuple[int, int, int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 import re
 from collections.abc import Sequence
@@ -14,7 +15,7 @@ import pytest
 
 from gpt_trader.backtesting import engine
 from gpt_trader.errors import Conflict, GptTraderError, Refused
-from gpt_trader.trading.events import BarRow, LedgerEvent, Moment, stamp, unstamp
+from gpt_trader.trading.events import BarRow, LedgerEvent, Moment, document, stamp, unstamp
 from gpt_trader.trading.feed import moments
 from gpt_trader.trading.ledger import Ledger
 from gpt_trader.trading.orders import (
@@ -704,3 +705,18 @@ def test_a_ledger_that_does_not_add_up_is_not_committed() -> None:
     ledger.state.legs[0].units += 1
     with pytest.raises(GptTraderError, match="of X are held"):
         ledger.reconcile()
+
+
+@pytest.mark.parametrize(
+    "value", [0.1 + 0.2, 1e16, 1e-7, -0.0, 5e-324, 2**80, None, "null", 'ü€😀"\\\0', "\ud83d", (1, [2.5])]
+)
+def test_an_event_s_content_is_read_as_it_was(value: Any) -> None:
+    content = json.loads(document(LedgerEvent("command", {"b": value, "a": 1})))
+    assert list(content) == ["b", "a"]
+    assert repr(content["b"]) == repr(list(value) if isinstance(value, tuple) else value)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+def test_an_event_with_a_number_that_is_not_finite_is_refused(value: float) -> None:
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        document(LedgerEvent("command", {"a": [{"b": value}]}))
