@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from gpt_trader.backtesting.engine import require_bars, wanted_targets
 from gpt_trader.backtesting.execution import execute
 from gpt_trader.backtesting.result import iso
-from gpt_trader.bars import Bars, Floats
+from gpt_trader.bars import Bars, Floats, Sides
 from gpt_trader.errors import GptTraderError, NotEnoughBars, Refused
 from gpt_trader.indicators import remembering
 from gpt_trader.optimization.space import SearchSpace
@@ -110,14 +110,15 @@ class Study:
         """
         sweep = Sweep(self, numbers)
         with remembering():
-            for place, number in enumerate(numbers):
-                none = self.write(number, sweep.room, unchecked=True)
+            for place in self.space.by_neighborhood(numbers):
+                none = self.write(numbers[place], sweep.room, unchecked=True)
                 if none is None:
                     sweep.add(place)
                 else:
                     sweep.miss(place, none)
             sweep.simulate()
-        return Screened(np.asarray(numbers, np.int64), sweep.state, sweep.rows, sweep.reasons)
+        reasons = {number: sweep.reasons[number] for number in numbers if number in sweep.reasons}
+        return Screened(np.asarray(numbers, np.int64), sweep.state, sweep.rows, reasons)
 
     def verify(self, numbers: Sequence[int], screened: Screened) -> int:
         """Try these combinations anew, and by the engine of record as well; return how many were compared.
@@ -157,13 +158,16 @@ class Study:
     def targets(self, number: int) -> Floats | NoTargets:
         """Return a combination's targets on `bars[first:]`, or why there are none."""
         found = np.empty(len(self.bars) - self.first)
-        none = self.write(number, found)
+        none = self.write(number, lambda whole: found)
         return found if none is None else none
 
-    def write(self, number: int, found: Floats, *, unchecked: bool = False) -> NoTargets | None:
+    def write(
+        self, number: int, room: Callable[[bool], Floats | Sides], *, unchecked: bool = False
+    ) -> NoTargets | None:
         """Write a combination's targets on `bars[first:]`, or return why there are none.
 
-        Those of a compiled function are left as they come where they may be `unchecked`.
+        `room(whole)` is where: float64, or int8 where they are `whole`. Those of a compiled function are left as they
+        come, and may be whole, where they may be `unchecked`.
         """
         try:
             candidate = self.candidate(number)
@@ -175,9 +179,9 @@ class Study:
             require_bars(self.bars, self.first, candidate, self.request)
             compiled = candidate.compiled(self.bars) if unchecked else None
             if compiled is None:
-                found[:] = wanted_targets(candidate, self.bars, self.first, self.request)
+                room(False)[:] = wanted_targets(candidate, self.bars, self.first, self.request)
             else:
-                compiled.write(*compiled.inputs, self.first, found)
+                compiled.write(*compiled.inputs, self.first, room(compiled.whole))
         except (Refused, NotEnoughBars) as refused:
             return NoTargets(FAILED, refused.detail)
         except Exception as error:  # noqa: BLE001 - a user's code: shown and counted, and the study goes on
