@@ -104,7 +104,7 @@ def synthetic(shape: tuple[int, ...], *, failed: int = 0) -> OptimizeResult:
     if failed:
         state[-failed:], objective[-failed:] = 2, np.nan
     reasons = {int(n): f"ValueError: {letters(n)}" for n in number[len(number) - failed :]}
-    screened = Screened(number, state, rows, reasons)
+    screened = Screened.of_rows(number, state, rows, reasons)
     _, _, backtests, verified = choose(study, real, snapshot_id="snap")
     best = int(np.nanargmax(objective))
     return OptimizeResult(study, screened, objective, (best,), (backtests[0],), verified, "snap", JUDGED)
@@ -347,7 +347,7 @@ def test_a_surface_has_the_best_of_each_cell_and_says_why_there_is_none():
     cube[0, 2] = np.nan
     cube[0, 3, :4] = np.nan
     kept = slice(0, 200)  # the last two cells were not drawn
-    screened = Screened(result.screened.number[kept], state[kept], result.screened.rows[kept], {})
+    screened = Screened.of_rows(result.screened.number[kept], state[kept], result.screened.rows[kept], {})
     found = surface(
         replace(result, screened=screened, objective=objective[kept], numbers=(17,)), ["period", "hold"], 60
     )
