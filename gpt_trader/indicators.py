@@ -26,8 +26,8 @@ ROUNDING: Final = 1e-12
 
 _Indicator = TypeVar("_Indicator", bound=Callable[..., Floats])
 
-#: So many bytes of indicators are remembered at most: some 1,600 of 5,000 bars, 80 of 100,000.
-REMEMBERED: Final = 64_000_000
+#: So many bytes of indicators are remembered at most: some 600 of 5,000 bars, 30 of 100,000.
+REMEMBERED: Final = 24_000_000
 
 
 class Memory:

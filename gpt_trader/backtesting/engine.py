@@ -214,7 +214,7 @@ def warm_up() -> BacktestResult:
     from gpt_trader.bars import Bars
     from gpt_trader.instruments import Instrument
     from gpt_trader.requests import BacktestRequest
-    from gpt_trader.strategies.ma_crossover import MaCrossover
+    from gpt_trader.strategies.registry import BUILT_IN, strategy_type
 
     close = 100.0 + np.sin(np.arange(60.0))
     day = np.datetime64("2000-01-03", "us") + np.arange(60) * np.timedelta64(1, "D")
@@ -223,5 +223,6 @@ def warm_up() -> BacktestResult:
         for stop in (None, 0.01):
             request = BacktestRequest(symbol="WARM-UP", direction=direction, stop_loss=stop, take_profit=stop)
             result = simulate(bars, 10, _Alternating(), request)
-    MaCrossover(fast=2, slow=5).targets(bars)  # what indicators and targets are compiled of
+    for name in BUILT_IN:  # what indicators and targets are compiled of
+        strategy_type(name)().targets(bars)
     return result

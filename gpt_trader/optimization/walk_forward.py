@@ -142,7 +142,7 @@ def trained(past: Study) -> Trained:
         best = int(ranked(screened, objective, past.request)[0])
     except Refused:
         return Trained(None, None, None, trials)
-    final = float(screened.rows[best, COLUMNS.index("final")])
+    final = float(screened.sums[best, COLUMNS.index("final")])
     return Trained(int(screened.number[best]), float(objective[best]), final, trials)
 
 
