@@ -15,6 +15,12 @@ Severity = Literal["info", "warning", "error", "critical"]
 #: Severities, the mildest first.
 SEVERITIES: Final[tuple[Severity, ...]] = ("info", "warning", "error", "critical")
 
+#: The rule about bars that do not come.
+STALE: Final = "stale_data"
+
+#: The rule about clocks that differ.
+SKEW: Final = "clock_skew"
+
 
 class AlertRules(BaseModel):
     """When sessions raise alerts. Fractions of equity, and seconds or days of silence."""
@@ -41,6 +47,12 @@ class AlertRules(BaseModel):
         ge=1,
         description="A session on a live stream that gets no bar for so long, and the length of one, while its market "
         "is open.",
+    )
+    skew_seconds: float = Field(
+        default=2,
+        gt=0,
+        description="A clock that is so far off: this machine's from the database's, or that one from bars that come "
+        "before they can be over.",
     )
     repeat_seconds: float = Field(
         default=300, ge=0, description="The same alert is not sent again within this time."
@@ -114,7 +126,7 @@ def of_staleness(session: Watched, seconds: float) -> Alert:
     """Return that a session by schedule gets no bars: the last one is so old."""
     days, bar = seconds / 86_400, str(session.bar)
     message = f"its last bar is of {bar[:10]}, {days:.1f} days ago: bars or the daily run are missing"
-    return _alert(session, "stale_data", "warning", message, {"bar": bar, "days": round(days, 2)})
+    return _alert(session, STALE, "warning", message, {"bar": bar, "days": round(days, 2)})
 
 
 def of_missed(session: Watched, missed: Sequence[tuple[str, str]]) -> Iterator[Alert]:
@@ -134,7 +146,25 @@ def of_stream(session: Watched, rules: AlertRules, silent: Mapping[str, float]) 
         longest = max(late.values())
         message = f"no bar of {', '.join(sorted(late))} for {longest:.0f} s, and the market is open: nothing is traded"
         data = {"symbols": sorted(late), "silent_seconds": round(longest, 1), "bar": session.bar}
-        yield _alert(session, "stale_data", "warning", message, data)
+        yield _alert(session, STALE, "warning", message, data)
+
+
+def of_skew(session: Watched, rules: AlertRules, ahead: float, early: float) -> Iterator[Alert]:
+    """Yield that a clock is wrong: this machine's is ahead of the database's, or a bar came early by the latter's.
+
+    Seconds; below 0: behind it, late.
+    """
+    told = {"ahead_seconds": round(ahead, 1), "early_seconds": round(max(early, 0.0), 1)}
+    if early > rules.skew_seconds:
+        message = f"a bar came {early:.0f} s before it can be over: the database's clock is behind"
+    elif abs(ahead) > rules.skew_seconds:
+        way = "ahead of" if ahead > 0 else "behind"
+        message = (
+            f"this machine's clock is {abs(ahead):.0f} s {way} the database's: sessions go by the latter"
+        )
+    else:
+        return
+    yield _alert(session, SKEW, "error", message, told)
 
 
 def of_standing(session: Watched, rules: AlertRules, standing: Standing) -> Iterator[Alert]:
@@ -169,8 +199,11 @@ def _fraction(before: Decimal, now: Decimal) -> float:
     return float(1 - now / before) if before > 0 else 0.0
 
 
+def about(session_id: UUID) -> str:
+    """Return what an alert of a session is about."""
+    return f"session:{session_id}"
+
+
 def _alert(session: Watched, rule: str, severity: Severity, message: str, data: dict[str, Any]) -> Alert:
     told = {"session_id": str(session.session_id), "session": session.name, **data}
-    return Alert(
-        rule, severity, session.owner, f"session:{session.session_id}", f"{session.name}: {message}", told
-    )
+    return Alert(rule, severity, session.owner, about(session.session_id), f"{session.name}: {message}", told)

@@ -13,6 +13,7 @@ from sqlalchemy import Engine, Row, func, select, text, update
 
 from gpt_trader.alerts import SEVERITIES, Alert, Severity
 from gpt_trader.errors import NotFound
+from gpt_trader.runs import SYSTEM
 from storage.tables import ALERTS
 
 #: A sender looks at so many at once.
@@ -106,6 +107,16 @@ class AlertStore:
         )
         with self._engine.begin() as connection:
             connection.execute(closing)
+
+    def clear(self, owner: str, rule: str, about: str) -> None:
+        """Close an alert that is open, if there is one: what it told of is over."""
+        mine = (ALERTS.c.owner == owner, ALERTS.c.rule == rule, ALERTS.c.about == about)
+        with self._engine.connect() as connection:
+            found = connection.execute(
+                select(ALERTS.c.id).where(*mine, ALERTS.c.acknowledged_at.is_(None))
+            ).scalar()
+        if found is not None:
+            self.acknowledge(found, SYSTEM)
 
     @contextmanager
     def due(self, severities: Sequence[Severity], limit: int = BATCH) -> Iterator[Sending]:

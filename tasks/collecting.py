@@ -14,7 +14,7 @@ import threading
 from collections.abc import AsyncGenerator, Callable, Collection, Iterable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from typing import Final, cast
 
 import numpy as np
@@ -28,6 +28,7 @@ from gpt_trader.instruments import TIMEFRAMES
 from gpt_trader.raw_bars import RawBars, inspect
 from gpt_trader.requests import DataRequest
 from gpt_trader.trading.events import unstamp
+from storage.clock import DatabaseClock
 from storage.lake_writing import Arrival
 from storage.leadership import SILENCE_SECONDS, Leadership
 from storage.manifest import Manifest
@@ -80,6 +81,7 @@ class Collector:
         self._commit = publishing(stores.lake, stores.events, self._untold)
         self._step = TIMEFRAMES[what.timeframe]
         self._lead = Leadership(stores.engine, f"collect {what.source.name} {what.timeframe}")
+        self._clock = DatabaseClock(stores.engine)
         self._healed: dict[str, float] = {}
         self._streams: dict[tuple[str, ...], asyncio.Task[None]] = {}
         self._over = threading.Event()
@@ -243,7 +245,7 @@ class Collector:
 
     def _late(self, symbols: Collection[str], overdue: timedelta) -> list[str]:
         """Return the symbols of which a bar should be there by now."""
-        manifest, due = self._stores.lake.manifest(), instant(datetime.now(UTC) - overdue - self._step)
+        manifest, due = self._stores.lake.manifest(), instant(self._clock.now() - overdue - self._step)
         found = []
         for symbol in symbols:
             entry = manifest.entries.get((symbol, self._what.timeframe))
@@ -265,7 +267,9 @@ class Collector:
     def _fetch(self, symbols: Collection[str]) -> None:
         source, timeframe = self._what.source, self._what.timeframe
         request = DataRequest(symbols=tuple(symbols), source=source.name, timeframes=(timeframe,))
-        fetching = Fetching(request, self._stores.lake, lambda _: source, commit=self._commit)
+        fetching = Fetching(
+            request, self._stores.lake, lambda _: source, now=self._clock.now(), commit=self._commit
+        )
         wanted = [Series(symbol, timeframe, source.name) for symbol in symbols]
         admit = admission(self._stores.settings, self._stores.lake)
         for outcome in fetching.run(wanted, lambda _done, _outcome: None, admit):

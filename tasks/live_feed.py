@@ -15,7 +15,7 @@ from prefect import get_run_logger
 
 from gpt_trader.adapters.base import Source
 from gpt_trader.adapters.sources import streams
-from gpt_trader.alerts import of_stream
+from gpt_trader.alerts import SKEW, STALE, about, of_skew, of_stream
 from gpt_trader.bars import Bars, instant
 from gpt_trader.calendars import Calendar, calendar
 from gpt_trader.instruments import TIMEFRAMES
@@ -25,6 +25,7 @@ from gpt_trader.trading.events import BarRow, Moment, stamp, unstamp
 from gpt_trader.trading.gathering import Gathering
 from gpt_trader.trading.request import PaperTradeRequest
 from storage.catalog import Mark
+from storage.clock import DatabaseClock
 from storage.session_care import SessionCare
 from storage.session_views import SessionViews
 from tasks.collecting import Collected, Collector
@@ -104,9 +105,17 @@ class Stream:
         self._taken: dict[str, np.datetime64] = {}
         self._hashes: dict[str, str] = {}
         self._mark: Mark = None
-        self._since = datetime.now(UTC)
+        self._clock = DatabaseClock(stores().engine)
+        self._since = self._clock.now()
+        #: Seconds by which a bar came before it could be over, the most since the last look.
+        self._early = 0.0
+        self._skewed = False
         self._looked = time.monotonic()
         self.total = running.trader.state.steps
+        #: Bars traded when silence was found last; a run before this one may have told of some. None: there is none.
+        self._silent_at: int | None = running.trader.state.steps
+        #: The alert of a silence that lasts.
+        self._alert: int | None = None
 
     def moments(self) -> Generator[Moment | None]:
         """Yield moments as they come, and None before each wait for the next."""
@@ -178,6 +187,7 @@ class Stream:
         if time.monotonic() - self._looked >= _SILENCE_SECONDS:
             self._looked = time.monotonic()
             self._tell_silence()
+            self._tell_skew()
 
     def _look(self) -> None:
         """Take what the lake has got since the last look."""
@@ -213,6 +223,8 @@ class Stream:
                 self._miss(symbol, stamp(label))
         if len(fresh):
             self._taken[symbol] = fresh.time[-1]
+            over = (fresh.time[-1] + self._step - instant(self._clock.now())) / np.timedelta64(1, "s")
+            self._early = max(self._early, float(over))
 
     def _miss(self, symbol: str, label: str) -> None:
         if (symbol, label) not in self._missed and not self._running.trader.state.over:
@@ -228,7 +240,7 @@ class Stream:
         """Whether the session's close has come, with its last bars or without them."""
         if self.closes is None or len(self._gathering):
             return False
-        late = (datetime.now(UTC) - self.closes).total_seconds()
+        late = (self._clock.now() - self.closes).total_seconds()
         if late < 0:
             return False
         closes = instant(self.closes)
@@ -240,10 +252,29 @@ class Stream:
         return self._mark == stores().lake.mark() and (there or late > LAST_BARS_SECONDS)
 
     def _tell_silence(self) -> None:
-        """Raise an alert where bars of an open market do not come."""
-        rules, session = stores().settings.alerts, self._running.session
-        now = replace(session, bar=self._running.trader.state.time)
-        raise_alerts(of_stream(now, rules, self.silence(datetime.now(UTC))))
+        """Raise an alert where bars of an open market do not come; close it once they come again.
+
+        One that somebody has acknowledged is not raised again before that.
+        """
+        rules, session, kept = stores().settings.alerts, self._running.session, stores().alerts
+        state = self._running.trader.state
+        silent = list(of_stream(replace(session, bar=state.time), rules, self.silence(self._clock.now())))
+        if silent:
+            self._silent_at = state.steps
+            if self._alert is None or kept.get(self._alert).acknowledged_at is None:
+                (self._alert,) = raise_alerts(silent)
+        elif self._silent_at is not None and state.steps > self._silent_at:
+            kept.clear(session.owner, STALE, about(session.session_id))
+            self._silent_at = self._alert = None
+
+    def _tell_skew(self) -> None:
+        """Raise an alert while a clock is wrong."""
+        rules, session, kept = stores().settings.alerts, self._running.session, stores().alerts
+        early, self._early = self._early, 0.0
+        skewed = bool(raise_alerts(of_skew(session, rules, self._clock.skew, early)))
+        if self._skewed and not skewed:
+            kept.clear(session.owner, SKEW, about(session.session_id))
+        self._skewed = skewed
 
 
 _NEVER: Final = np.datetime64(0, "us")

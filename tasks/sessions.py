@@ -196,11 +196,10 @@ def watch(running: Running) -> None:
     raise_alerts(of_standing(now, rules, standing))
 
 
-def raise_alerts(alerts: Iterable[Alert]) -> None:
-    """Raise alerts; one that is open already is counted, and sent again after a while."""
+def raise_alerts(alerts: Iterable[Alert]) -> list[int]:
+    """Raise alerts and return their ids; one that is open already is counted, and sent again after a while."""
     kept, repeat = stores().alerts, stores().settings.alerts.repeat_seconds
-    for alert in alerts:
-        kept.put(alert, repeat)
+    return [kept.put(alert, repeat) for alert in alerts]
 
 
 @contextmanager

@@ -19,7 +19,7 @@ from sqlalchemy import Engine as Database
 from sqlalchemy import text
 
 from api.alerting import Alerting
-from gpt_trader.alerts import Alert, AlertRules, Standing, of_abandoned, of_standing
+from gpt_trader.alerts import Alert, AlertRules, Standing, of_abandoned, of_skew, of_standing
 from gpt_trader.settings import Settings
 from storage.alerts import AlertStore
 from storage.session_care import SessionCare
@@ -120,6 +120,24 @@ def test_falls_and_losses_are_told_from_their_thresholds_on() -> None:
 def alerting(engine: Database, url: str | None, **settings: Any) -> Alerting:
     channels = None if url is None else SecretStr(url)
     return Alerting(Settings(alert_channels=channels, **settings), AlertStore(engine))
+
+
+@pytest.mark.parametrize(
+    ("ahead", "early", "says"),
+    [
+        (300.0, -60.0, "300 s ahead of the database's"),
+        (-300.0, -60.0, "300 s behind the database's"),
+        (0.0, 30.0, "came 30 s before it can be over"),
+        (1.9, 1.9, None),
+        (-1.9, -600.0, None),
+    ],
+)
+def test_a_clock_that_is_off_is_told_from_its_threshold_on(
+    ahead: float, early: float, says: str | None
+) -> None:
+    found = list(of_skew(session(), AlertRules(), ahead, early))
+    assert [says in each.message for each in found if says] == ([True] if says else [])
+    assert len(found) == (says is not None)
 
 
 def test_an_alert_is_sent_once_counted_when_it_repeats_and_sent_again_later(engine: Database) -> None:

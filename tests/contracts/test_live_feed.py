@@ -2,49 +2,31 @@
 
 from __future__ import annotations
 
-import json
 import subprocess
 import sys
-import threading
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
-from prefect.logging import disable_run_logger
-from sqlalchemy import URL, text
+from sqlalchemy import text
 
 from gpt_trader.errors import Refused
-from gpt_trader.requests import DataRequest
-from gpt_trader.trading.certificate import certify
-from gpt_trader.trading.events import LedgerEvent
+from gpt_trader.runs import SYSTEM
+from gpt_trader.trading.events import BarRow, Moment
 from gpt_trader.trading.request import PaperTradeRequest
 from gpt_trader.validation import validated
-from storage.market_stream import channel_of_symbol, publishing
-from tasks import stores as composition
-from tasks.fetching import Fetching
-from tasks.ingest import sources
-from tasks.ingest_plan import Series
+from storage.market_stream import channel_of_symbol
 from tasks.live_feed import Stream, source_of
-from tasks.sessions import sessions, strategies_of, trading
+from tasks.sessions import sessions, trading
 from tasks.stores import stores
-from tests.contracts.live_worker import run
+from tests.contracts.live_sessions import BTC, ETH, begun, subscribed, text_of
 from tests.fakes import ccxt_server
-from tests.fakes.alpaca_server import KEY, SECRET, AlpacaServer, Session
+from tests.fakes.alpaca_server import AlpacaServer, Session
 from tests.fakes.ccxt_server import SPOT, CcxtServer, frame, serving
 from tests.live_market import MINUTE, LiveMarket, minutes_ago
 from tests.waiting import eventually
-
-BTC, ETH = "BTC-USD", "ETH-USD"
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[AlpacaServer]:
-    with AlpacaServer().serving() as fake:
-        yield fake
 
 
 @pytest.fixture
@@ -54,147 +36,13 @@ def venue() -> Iterator[CcxtServer]:
 
 
 @pytest.fixture
-def urls() -> dict[str, str]:
-    """Addresses of the sources of a test's home, by name."""
-    return {}
-
-
-@pytest.fixture
-def engine_home(
-    urls: dict[str, str], database: URL, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[Callable[[str, str], None]]:
-    """A home of this test's own; what it gives sets a source's address there."""
-    monkeypatch.setenv("GPT_TRADER_HOME", str(tmp_path / "home"))
-    monkeypatch.setenv("GPT_TRADER_DATABASE_URL", database.render_as_string(hide_password=False))
-    monkeypatch.setenv("GPT_TRADER_CREDENTIAL_ALPACA_KEY", KEY)
-    monkeypatch.setenv("GPT_TRADER_CREDENTIAL_ALPACA_SECRET", SECRET)
-    monkeypatch.setattr(composition, "_stores", {})
-
-    def asks(source: str, url: str) -> None:
-        urls[source] = url
-        monkeypatch.setenv("GPT_TRADER_SOURCE_URLS", json.dumps(urls))
-
-    with disable_run_logger():
-        yield asks
-    stores().engine.dispose()
-
-
-@pytest.fixture
-def alpaca(server: AlpacaServer, engine_home: Callable[[str, str], None]) -> AlpacaServer:
-    """The fake, as a source of a home of this test's own."""
-    server.reset()
-    engine_home("alpaca", server.url)
-    return server
-
-
-@pytest.fixture
 def binance(venue: CcxtServer, engine_home: Callable[[str, str], None]) -> CcxtServer:
-    """The same of ccxt's binance, with an hour of history."""
+    """Give ccxt's binance on loopback, with an hour of history, as a source of the test's home."""
     now = datetime.now(UTC)
     for market in ("BTCUSDT", "ETHBTC"):
         venue.trade(SPOT, market, now - timedelta(hours=1), now, "1m")
     engine_home("ccxt:binance", venue.url)
     return venue
-
-
-@dataclass
-class Trading:
-    """A session under way in a thread, as a run has it."""
-
-    session_id: UUID
-    request: PaperTradeRequest
-    errors: list[BaseException] = field(default_factory=list)
-    thread: threading.Thread | None = None
-
-    def go_on(self) -> None:
-        """Trade it, or go on with it."""
-        self.thread = threading.Thread(target=self._run)
-        self.thread.start()
-
-    def _run(self) -> None:
-        try:
-            run(self.session_id)
-        except BaseException as error:  # noqa: BLE001 - the test raises it
-            self.errors.append(error)
-
-    def traded(self, moment: datetime) -> bool:
-        if self.errors:
-            raise self.errors[0]
-        return (sessions().get(self.session_id).bar or "") >= text_of(moment)
-
-    def until(self, moment: datetime) -> None:
-        eventually(lambda: self.traded(moment), seconds=60, what=f"the moment {text_of(moment)}")
-
-    def ended(self) -> None:
-        assert self.thread is not None
-        self.thread.join(60)
-        if self.errors:
-            raise self.errors[0]
-        assert not self.thread.is_alive()
-
-    def stop(self) -> None:
-        sessions().command(self.session_id, "stop", "the test")
-        self.ended()
-
-    def events(self, kind: str) -> list[dict[str, Any]]:
-        return [each.data for each in sessions().events(self.session_id, types=(kind,), limit=10_000)]
-
-    def verdict(self) -> str:
-        rows = sessions().events(self.session_id, limit=100_000)
-        events = [LedgerEvent(each.type, each.data) for each in rows]
-        now = sessions().get(self.session_id)
-        found = certify(
-            self.request, strategies_of(self.request), WARM[self.session_id], events, now.ledger_hash
-        )
-        assert found.first_divergence is None, found.first_divergence
-        return found.verdict
-
-
-WARM: dict[UUID, dict[str, Any]] = {}
-
-
-def begun(
-    *symbols: str, source: str = "alpaca", warm: bool = True, here: bool = True, **terms: Any
-) -> Trading:
-    """Open a session on what the history has by now, and begin it (`here`: in a thread)."""
-    request = validated(
-        PaperTradeRequest,
-        {"symbol": list(symbols), "strategy": "ma_crossover", "params": {"fast": 2, "slow": 4}, "timeframe": "1m",
-         "source": source, "feed": "stream", "grace": 0.5, **terms},
-    )  # fmt: skip
-    ingested(source, *symbols)
-    session_id = uuid4()
-    known = {symbol: stores().lake.bars(symbol, "1m")[: None if warm else 0] for symbol in symbols}
-    WARM[session_id] = known
-    sessions().create(
-        session_id,
-        "local",
-        "paper_trade",
-        request.model_dump(mode="json"),
-        known,
-        name="live",
-        capital="10000",
-    )
-    one = Trading(session_id, request)
-    if here:
-        one.go_on()
-    return one
-
-
-def ingested(source: str, *symbols: str) -> None:
-    request = DataRequest(symbols=symbols, source=source, timeframes=("1m",))
-    commit = publishing(stores().lake, stores().events, lambda _symbol, _error: None)
-    fetching = Fetching(request, stores().lake, sources(request), commit=commit)
-    for outcome in fetching.run([Series(s, "1m", source) for s in symbols], lambda _done, _outcome: None):
-        assert outcome.error is None, outcome.error
-
-
-def text_of(moment: datetime) -> str:
-    return moment.astimezone(UTC).isoformat().replace("+00:00", "Z")
-
-
-def subscribed(alpaca: AlpacaServer, times: int = 1) -> None:
-    eventually(lambda: len(alpaca.heard) >= times, seconds=60, what=f"{times} subscriptions")
 
 
 def test_bars_of_the_stream_are_traded_and_none_is_lost_at_a_cut(alpaca: AlpacaServer) -> None:
@@ -339,6 +187,47 @@ def test_a_stream_that_says_nothing_is_told(alpaca: AlpacaServer) -> None:
         assert feed.silence(begun_at + timedelta(seconds=50)) == {}
         silent = feed.silence(begun_at + timedelta(seconds=300))
         assert silent[BTC] == pytest.approx(240, abs=5)
+
+
+def test_silence_is_told_once_until_it_is_over_and_closed_by_itself(alpaca: AlpacaServer) -> None:
+    market = LiveMarket(alpaca, [BTC], minutes_ago(120), history=20)
+    one = begun(BTC, here=False)
+
+    def told() -> list[tuple[int, str | None]]:
+        """Return how often each was counted, and who has closed it, the oldest first."""
+        found = stores().alerts.list("local", open_only=False)[::-1]
+        assert {each.rule for each in found} <= {"stale_data"}
+        return [(each.count, each.acknowledged_by) for each in found]
+
+    with trading(sessions().get(one.session_id), f"run {uuid4()}") as running:
+        feed, silent = Stream(running), {BTC: 200.0}
+        feed.silence = lambda now: silent  # type: ignore[method-assign]
+
+        def trade() -> None:
+            row = market.bar(BTC, market.go(live=False))
+            running.trader.step(
+                Moment(row["t"], {BTC: BarRow(row["o"], row["h"], row["l"], row["c"], row["v"])})
+            )
+
+        feed._tell_silence()
+        feed._tell_silence()
+        assert told() == [(2, None)]
+        (open_,) = stores().alerts.list("local")
+        stores().alerts.acknowledge(open_.id, "ann")
+        feed._tell_silence()
+        assert told() == [(2, "ann")]  # it lasts, and is known
+        trade()
+        silent.clear()
+        feed._tell_silence()
+        silent[BTC] = 200.0
+        feed._tell_silence()
+        assert told() == [(2, "ann"), (1, None)]  # a silence of its own
+        silent.clear()
+        feed._tell_silence()
+        assert told()[-1] == (1, None)  # nothing has come yet: a market that closes is no bar
+        trade()
+        feed._tell_silence()
+        assert told() == [(2, "ann"), (1, SYSTEM)]
 
 
 @pytest.mark.parametrize(
