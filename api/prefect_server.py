@@ -2,7 +2,8 @@
 
 Prefect's own client costs 2.5 s of import and some 100 MB, on a start-up that shares two cores with the
 server's and the worker's; Prefect is pinned exactly, and these are its public routes. One connection pool
-with keep-alive serves the whole process.
+with keep-alive serves the whole process. A request outlives whoever asked for it: a client that leaves at the wrong
+moment would take a place of the pool along.
 """
 
 from __future__ import annotations
@@ -19,8 +20,12 @@ from pydantic import BaseModel, ConfigDict, TypeAdapter
 
 from gpt_trader.errors import Conflict, EngineUnreachable, NotFound
 from gpt_trader.runs import FINAL_STATES
+from gpt_trader.shielded_tasks import ShieldedTasks
 
 _ADVICE: Final = "`gpt-trader status` shows the parts, `gpt-trader up` starts them"
+
+#: How long closing waits for requests under way.
+_CLOSE_SECONDS: Final = 3.0
 
 
 class _Reply(BaseModel):
@@ -107,6 +112,7 @@ class PrefectServer:
         self.url = url.rstrip("/")
         user, _, password = (auth or "").partition(":")
         host = urlsplit(url).hostname or ""
+        self._requests = ShieldedTasks()
         self._http = httpx.AsyncClient(
             base_url=self.url,
             auth=httpx.BasicAuth(user, password) if auth else None,
@@ -117,13 +123,15 @@ class PrefectServer:
         )
 
     async def close(self) -> None:
-        """Close the pool."""
+        """Close the pool, when what is under way has ended or taken too long."""
+        await self._requests.close(_CLOSE_SECONDS)
         await self._http.aclose()
 
     async def healthy(self) -> bool:
         """Return whether the server says that it is well."""
         try:
-            return (await self._http.get("/health", timeout=2.0)).status_code == 200
+            asked = self._requests.run(self._http.get("/health", timeout=2.0))
+            return (await asked).status_code == 200
         except httpx.HTTPError:
             return False
 
@@ -197,6 +205,12 @@ class PrefectServer:
 
     async def _send(
         self, method: str, path: str, *, content: bytes | None = None, params: Mapping[str, str] | None = None
+    ) -> bytes:
+        """Send one request, which goes on should the caller be cancelled; return the body of the answer."""
+        return await self._requests.run(self._sent(method, path, content, params))
+
+    async def _sent(
+        self, method: str, path: str, content: bytes | None, params: Mapping[str, str] | None
     ) -> bytes:
         """Send one request, once more where a kept connection turned out to be dead.
 

@@ -30,7 +30,8 @@ from storage.query import query
 COLUMNS = ["time", "open", "high", "low", "close", "volume", "factor"]
 STOCK = Instrument(symbol="STOCK")
 DAYS = 5040
-MINUTES = 365 * 24 * 60
+DAY = 24 * 60
+MINUTES = 365 * DAY
 
 
 def walk(n: int, timeframe: str, seed: int = 1) -> RawBars:
@@ -61,14 +62,14 @@ def row(what: str, value: str, beside: str = "", ratio: str = "", bound: str = "
 
 
 def reads(lake: Lake, timeframe: str, what: str, repeat: int, bound: str) -> None:
-    path = lake.root / lake.entry("STOCK", timeframe).files[0].path
+    paths = lake.verified_paths([lake.entry("STOCK", timeframe)])
 
     def bare() -> list[np.ndarray]:
-        table = pq.read_table(path, columns=COLUMNS)
+        table = pq.read_table(paths, columns=COLUMNS)
         return [table.column(name).to_numpy() for name in COLUMNS]
 
     def leanest() -> object:
-        return pq.ParquetFile(path).read(columns=COLUMNS, use_threads=False)
+        return [pq.ParquetFile(path).read(columns=COLUMNS, use_threads=False) for path in paths]
 
     ours, pyarrow = median(lambda: lake.bars("STOCK", timeframe), repeat), median(bare, repeat)
     row(
@@ -85,8 +86,8 @@ def reads(lake: Lake, timeframe: str, what: str, repeat: int, bound: str) -> Non
         f"{lean:.2f} ms",
         f"{ours / lean:.2f}×",
     )
-    content = path.read_bytes()
-    checked = median(lambda: hashlib.sha256(content).digest(), repeat)
+    contents = [path.read_bytes() for path in paths]
+    checked = median(lambda: [hashlib.sha256(content).digest() for content in contents], repeat)
     row("  of which sha256", f"{checked:.2f} ms", "", f"{checked / ours:.2f}×")
 
 
@@ -108,6 +109,22 @@ def writes(folder: Path) -> None:
         f"{wall * 1000:.1f} ms",
         f"{inspected / wall / 1000:.2f}×",
     )
+
+
+def live(folder: Path) -> None:
+    """A live minute at the end of a year: its file is written anew; and a session reads the end of the series."""
+    lake, raw, count = Lake(folder / "live"), walk(MINUTES, "1m"), 30
+    lake.upsert(STOCK, "1m", raw[:-count], source="csv")
+    written, read = [], []
+    for n in range(len(raw) - count, len(raw)):
+        started = time.process_time()
+        lake.upsert(STOCK, "1m", raw[n : n + 1], source="csv")
+        between = time.process_time()
+        lake.recent("STOCK", "1m", 5)
+        written.append(between - started)
+        read.append(time.process_time() - between)
+    row("a live minute after 525,600 others (CPU)", f"{statistics.median(written) * 1000:.1f} ms")
+    row("  a session's look at it (CPU)", f"{statistics.median(read) * 1000:.1f} ms")
 
 
 def fsyncs(folder: Path) -> float:
@@ -154,8 +171,8 @@ def _restated(lake: Lake, count: int) -> list[Entry]:
     ]
 
 
-def live(folder: Path, symbols: int, stored: int, what: str) -> None:
-    """Time a minute of a live stream: a bar of each symbol more, behind so many that are stored of this year."""
+def live_minute(folder: Path, symbols: int, stored: int, what: str) -> None:
+    """Time a minute of a live stream: a bar of each symbol more, behind so many of this year that are stored."""
     lake, raw = Lake(folder / f"live{symbols}-{stored}"), walk(stored + 6, "1m")
     raw = replace(raw, time=raw.time + (np.datetime64("2025-01-01") - np.datetime64("2006-01-01")))
     instruments = [Instrument(symbol=f"L{n}") for n in range(symbols)]
@@ -192,14 +209,16 @@ def main() -> None:
         reads(lake, "1d", "20 years of days", 200, "≤ 2×")
         reads(lake, "1m", "a year of minutes", 20, "≤ 30 ms")
         writes(folder)
+        live(folder)
         bare = fsyncs(folder)
         commits(folder, 50, bare, "≤ 25 ms")
         commits(folder, 500, bare, "≤ 25 ms")
         commits(folder, 5000, bare, "")
         sql(lake)
-        for symbols in (50, 200):
-            live(folder, symbols, 390 * 126, "half a year of stocks")
-        live(folder, 50, MINUTES // 2, "half a year of pairs")
+        two_months, half_a_year = 59 * DAY, 181 * DAY
+        for symbols in (50, 200):  # at the end of a month: its file is the longest
+            live_minute(folder, symbols, two_months + 21 * 390 - 10, "stocks")
+        live_minute(folder, 50, half_a_year - 10, "pairs")
 
 
 if __name__ == "__main__":

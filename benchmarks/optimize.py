@@ -256,18 +256,21 @@ def sweeps() -> None:
 
 def parts(study: Study, numbers: list[int], count: int) -> None:
     """Say where the CPU of a trial goes, each part on its own."""
-    room = np.empty(len(study.bars))
+    room = np.empty(len(study.bars), np.int8)
     prices, terms = kernel.prices_of(study.bars), kernel.terms_of(study.request)
     with remembering():
         study.screen(numbers)
         candidates = cpu(lambda: [study.candidate(number) for number in numbers])[0]
-        written = cpu(lambda: [study.write(number, room, unchecked=True) for number in numbers])[0]
-        targets = np.array([study.targets(number) for number in numbers[::100]])
+        written = cpu(
+            lambda: [study.write(number, lambda whole: room, unchecked=True) for number in numbers]
+        )[0]
+        targets = np.array([study.targets(number) for number in numbers[::100]]).astype(np.int8)
+    wishes = kernel.Wishes.of(targets)
     rows = kernel.Rows(
         kernel.market(prices.close), 0.0, 1.0, np.empty((len(targets), WIDTH)), np.zeros(len(targets), bool)
     )
     simulated = statistics.median(
-        cpu(lambda: kernel.sweep(prices, targets, CAPITAL, terms, rows))[0] for _ in range(20)
+        cpu(lambda: kernel.sweep(prices, wishes, CAPITAL, terms, rows))[0] for _ in range(20)
     )
     row("  of a trial: checking its parameters", f"{candidates / count * 1e6:.1f} µs")
     row("  of a trial: its targets", f"{(written - candidates) / count * 1e6:.1f} µs")

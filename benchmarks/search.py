@@ -62,7 +62,7 @@ def found(study: Study, every: Screened, value: Floats, trials: int) -> Floats:
     """Return the best objective after each trial of a search, (trials,)."""
 
     def looked_up(numbers: list[int]) -> Screened:
-        return Screened(np.array(numbers), every.state[numbers], every.rows[numbers], {})
+        return Screened.of_rows(np.array(numbers), every.state[numbers], every.rows_at(np.array(numbers)), {})
 
     numbers = searched(study, looked_up).screened.number
     assert len(np.unique(numbers)) == len(numbers) == trials

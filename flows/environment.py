@@ -16,6 +16,8 @@ def common(settings: Settings, home: Home) -> dict[str, str]:
         "PREFECT_HOME": str(home.prefect),
         "DO_NOT_TRACK": "1",
         "PREFECT_CLIENT_CSRF_SUPPORT_ENABLED": "false",  # the server has it off; each client would ask first
+        # Its server answers so while its database is away; it is asked five times within a minute then.
+        "PREFECT_CLIENT_RETRY_EXTRA_CODES": "500",
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
         "PREFECT_SERVER_ALLOW_EPHEMERAL_MODE": "false",  # a forgotten address is an error, not a second server
         "PREFECT_CLI_PROMPT": "false",

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 Floats = NDArray[np.float64]
 Flags = NDArray[np.bool_]
+#: Targets of −1, 0 and 1 alone.
+Sides = NDArray[np.int8]
 Times = NDArray[np.datetime64]
 
 #: Relative slack of the OHLC check: a price times an adjustment factor rounds.

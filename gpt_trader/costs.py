@@ -45,8 +45,15 @@ class Commission(BaseModel):
         return value if isinstance(value, Commission) else cls(rate=value)
 
 
+#: A sale brings at least this share of the price: nobody pays to be rid of a share. Rates alone never get there.
+LEAST_BROUGHT: Final = 0.1
+
+
 class Slippage(BaseModel):
-    """How much worse than the price a fill is: rate · price + per_unit, to the disadvantage of whoever trades."""
+    """How much worse than the price a fill is: rate · price + per_unit, to the disadvantage of whoever trades.
+
+    A sale brings no less than `LEAST_BROUGHT` of the price, where `per_unit` would take more of it, or all.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 

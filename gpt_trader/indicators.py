@@ -26,8 +26,8 @@ ROUNDING: Final = 1e-12
 
 _Indicator = TypeVar("_Indicator", bound=Callable[..., Floats])
 
-#: So many bytes of indicators are remembered at most: some 1,600 of 5,000 bars, 80 of 100,000.
-REMEMBERED: Final = 64_000_000
+#: So many bytes of indicators are remembered at most: some 600 of 5,000 bars, 30 of 100,000.
+REMEMBERED: Final = 24_000_000
 
 
 class Memory:
@@ -153,9 +153,10 @@ def z_score(values: Floats, period: int) -> Floats:
 
 @_once
 def change(values: Floats, period: int = 1) -> Floats:
-    """Return value / value `period` bars before − 1, shape (n,); NaN for the first `period` values."""
+    """Return value / value `period` ≥ 1 bars before − 1, shape (n,); NaN for the first `period` values."""
     result = np.full(len(values), np.nan)
-    result[period:] = values[period:] / values[: len(values) - period] - 1.0
+    if len(values) > period:
+        result[period:] = values[period:] / values[:-period] - 1.0
     return result
 
 

@@ -66,9 +66,11 @@ class RawBars:
         return cls(np.empty(0, "datetime64[us]"), none, none, none, none, none, none)
 
     @classmethod
-    def joined(cls, first: RawBars, second: RawBars) -> RawBars:
-        """Return the rows of both, one after the other."""
-        columns = (np.concatenate([getattr(first, c), getattr(second, c)]) for c in ("time", *VALUES))
+    def joined(cls, *rows: RawBars) -> RawBars:
+        """Return the rows of all, one after the other; of none it is none."""
+        if not rows:
+            return cls.empty()
+        columns = (np.concatenate([getattr(each, c) for each in rows]) for c in ("time", *VALUES))
         return cls(*columns)
 
     def __len__(self) -> int:

@@ -1,31 +1,29 @@
 """Follow the event log from an event loop: one LISTEN connection a process, any number of followers.
 
-An announcement wakes the followers of its channel, and each then reads what is behind its own position; followers
-that wake together at one position share one query. Because announcements may get lost (a cut connection, a
-restarted server), one small query every half second asks whether any followed channel is ahead of its followers.
+An announcement makes one query for each position at which followers of its channel wait, and the query's result wakes
+them (`storage.event_fanout`). Because announcements may get lost (a cut connection, a restarted server), one small
+query every half second asks whether any followed channel is ahead of its followers.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections import defaultdict
-from collections.abc import AsyncGenerator, AsyncIterator, Coroutine, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass, field
 from types import TracebackType
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
 import psycopg
 from sqlalchemy import URL, Executable, Row, select
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
+from gpt_trader.shielded_tasks import ShieldedTasks
 from storage.database import libpq_arguments
+from storage.event_fanout import Fanout
 from storage.events import ANNOUNCEMENTS, BATCH, LATEST, READ, Event, Position, events_of, read_values
 from storage.tables import CHANNELS
-
-Result = TypeVar("Result")
 
 #: What a lost or refused connection raises; anything else is an error of ours and is not retried.
 _LOST: Final = (OperationalError, InterfaceError)
@@ -33,12 +31,6 @@ _FIRST_PAUSE: Final = 0.05
 _LONGEST_PAUSE: Final = 2.0
 #: How long closing waits for queries under way.
 _CLOSE_SECONDS: Final = 3.0
-
-
-@dataclass(eq=False)
-class _Follower:
-    position: Position | None
-    wake: asyncio.Event = field(default_factory=asyncio.Event)
 
 
 class AsyncEventReader:
@@ -52,11 +44,9 @@ class AsyncEventReader:
     def __init__(self, url: URL, *, poll_seconds: float = 0.5) -> None:
         self._url = url.set(drivername="postgresql+psycopg")
         self._poll_seconds = poll_seconds
-        self._followers: defaultdict[str, set[_Follower]] = defaultdict(set)
-        self._wakes: defaultdict[str, int] = defaultdict(int)
-        self._reads: dict[tuple[str, Position | None, int], asyncio.Task[list[Event]]] = {}
-        self._queries: set[asyncio.Task[Any]] = set()
-        self._tasks: tuple[asyncio.Task[None], ...] = ()
+        #: A query may have several who wait for it, and must not be cut off with one of them.
+        self._tasks = ShieldedTasks()
+        self._fanout = Fanout(self._read_patiently, self._tasks)
         self._closed = asyncio.Event()
         #: Set while the LISTEN connection stands.
         self.listening = asyncio.Event()
@@ -70,7 +60,8 @@ class AsyncEventReader:
             isolation_level="AUTOCOMMIT",  # each look is one statement: BEGIN and ROLLBACK cost a round trip each
             connect_args={"connect_timeout": 10},
         )
-        self._tasks = (asyncio.create_task(self._listen()), asyncio.create_task(self._poll()))
+        self._listening = self._tasks.start(self._listen())
+        self._tasks.start(self._poll())
         return self
 
     async def __aexit__(
@@ -78,34 +69,29 @@ class AsyncEventReader:
     ) -> None:
         """End every follower's stream and close the connections."""
         self._closed.set()
-        self._wake_all()
-        listening, polling = self._tasks
-        listening.cancel()
-        unfinished = {listening, polling, *self._queries}  # queries end by themselves, see `_started`
-        _, late = await asyncio.wait(unfinished, timeout=_CLOSE_SECONDS)
-        for task in late:
-            task.cancel()
-        await asyncio.gather(*unfinished, return_exceptions=True)
+        self._fanout.close()
+        self._listening.cancel()
+        await self._tasks.close(_CLOSE_SECONDS)
         await self._engine.dispose()
 
     @property
     def followers(self) -> dict[str, int]:
         """How many followers each channel has now."""
-        return {channel: len(followers) for channel, followers in self._followers.items()}
+        return self._fanout.followers
 
     async def read(self, channel: str, after: Position | None = None, limit: int = BATCH) -> list[Event]:
         """Return up to `limit` events behind `after`; see `EventLog.read`."""
-        return await asyncio.shield(self._started(self._read(channel, after, limit)))
+        return await self._tasks.run(self._read(channel, after, limit))
 
     async def position(self, channel: str) -> Position | None:
         """Return the position of the channel's last event, or None while it has none."""
-        return await asyncio.shield(self._started(self._position(channel)))
+        return await self._tasks.run(self._position(channel))
 
     async def latest(
         self, channel: str, types: Sequence[str]
     ) -> tuple[Position | None, dict[str, dict[str, Any]]]:
         """Return the position of the channel's last event (None: it has none) and the newest data of each type."""
-        return await asyncio.shield(self._started(self._latest(channel, types)))
+        return await self._tasks.run(self._latest(channel, types))
 
     async def follow(self, channel: str, after: Position | None = None) -> AsyncIterator[Event]:
         """Yield every event behind `after`, then each new one as it comes; none is lost, none comes twice.
@@ -123,59 +109,21 @@ class AsyncEventReader:
 
     async def follow_batches(
         self, channel: str, after: Position | None = None
-    ) -> AsyncGenerator[list[Event]]:
-        """Yield what `follow` yields, a list of what has come at a time; errors as `follow`."""
-        follower = _Follower(after)
-        self._followers[channel].add(follower)
-        try:
-            while not self._closed.is_set():
-                follower.wake.clear()  # before the read: what comes during it wakes us again
-                events = await self._read_patiently(channel, follower)
-                if events:
-                    follower.position = events[-1].position
-                    yield events
-                if len(events) < BATCH:
-                    await follower.wake.wait()
-        finally:
-            self._followers[channel].discard(follower)
-            if not self._followers[channel]:
-                del self._followers[channel]
-                self._wakes.pop(channel, None)
+    ) -> AsyncGenerator[Sequence[Event]]:
+        """Yield what `follow` yields, what has come at a time, shared with other followers; errors as `follow`."""
+        with self._fanout.following(channel, after) as follower:
+            while events := await follower.next():
+                yield events
 
-    async def _read_patiently(self, channel: str, follower: _Follower) -> list[Event]:
+    async def _read_patiently(self, channel: str, after: Position | None) -> list[Event]:
         pause = _FIRST_PAUSE
         while not self._closed.is_set():
             try:
-                return await self._read_shared(channel, follower.position)
+                return await self._read(channel, after, BATCH)
             except _LOST:
                 await self._closes_within(pause)
                 pause = min(pause * 2, _LONGEST_PAUSE)
         return []
-
-    async def _read_shared(self, channel: str, after: Position | None) -> list[Event]:
-        """Read, or join a read of the same that began after the last wake-up (an older one may miss its event)."""
-        key = (channel, after, self._wakes[channel])
-        task = self._reads.get(key)
-        if task is None:
-            task = self._reads[key] = self._started(self._read(channel, after, BATCH))
-            task.add_done_callback(lambda _: self._reads.pop(key))
-        return await asyncio.shield(task)
-
-    def _started(self, query: Coroutine[None, None, Result]) -> asyncio.Task[Result]:
-        """Start a query that is not cancelled with whoever waits for it.
-
-        Others may wait for it too, and a handshake that is cut off occupies a slot of the server (and holds up
-        its DROP DATABASE) until authentication_timeout, a minute.
-        """
-        task = asyncio.create_task(query)
-        self._queries.add(task)
-        task.add_done_callback(self._ended)
-        return task
-
-    def _ended(self, task: asyncio.Task[Result]) -> None:
-        self._queries.discard(task)
-        if not task.cancelled():
-            task.exception()  # mark as seen: whoever waited for it may be gone
 
     async def _read(self, channel: str, after: Position | None, limit: int) -> list[Event]:
         rows = await self._rows(READ, read_values(channel, after, limit))
@@ -214,9 +162,9 @@ class AsyncEventReader:
                     await connection.execute(f"LISTEN {ANNOUNCEMENTS}")
                     pause = _FIRST_PAUSE
                     self.listening.set()
-                    self._wake_all()  # for what was announced while nobody listened
+                    self._fanout.announce_all()  # for what was announced while nobody listened
                     async for announcement in connection.notifies():
-                        self._wake(announcement.payload.partition(" ")[2])
+                        self._fanout.announce(announcement.payload.partition(" ")[2])
             except psycopg.OperationalError:
                 pass  # cut off or not up yet: try again; the poll goes on meanwhile
             finally:
@@ -237,29 +185,17 @@ class AsyncEventReader:
 
     async def _poll(self) -> None:
         while not await self._closes_within(self._poll_seconds):
-            if not self._followers:
+            followed = list(self._fanout.followers)
+            if not followed:
                 continue
             wanted = select(CHANNELS.c.channel, CHANNELS.c.epoch, CHANNELS.c.last_offset)
             try:
-                rows = await self._rows(wanted.where(CHANNELS.c.channel.in_(list(self._followers))))
+                rows = await self._rows(wanted.where(CHANNELS.c.channel.in_(followed)))
             except _LOST:
                 continue
-            latest = {row.channel: Position(row.epoch, row.last_offset) for row in rows}
-            for channel, followers in self._followers.items():
-                if any(follower.position != latest.get(channel) for follower in followers):
-                    self._wake(channel)
+            self._fanout.compare({row.channel: Position(row.epoch, row.last_offset) for row in rows})
 
     async def _closes_within(self, seconds: float) -> bool:
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._closed.wait(), seconds)
         return self._closed.is_set()
-
-    def _wake(self, channel: str) -> None:
-        if channel in self._followers:
-            self._wakes[channel] += 1
-            for follower in self._followers[channel]:
-                follower.wake.set()
-
-    def _wake_all(self) -> None:
-        for channel in self._followers:
-            self._wake(channel)

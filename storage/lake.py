@@ -291,18 +291,14 @@ class Lake:
         return None if file is None else self._files.read_actions(symbol, file)
 
     def _newest(self, entry: Entry, count: int) -> RawBars:
-        rows = RawBars.empty()
-        for file in reversed(entry.files):
-            if len(rows) >= count:
-                break
-            rows = RawBars.joined(self._files.read(entry, file), rows)
-        return rows[-count:]
+        needed, rows = len(entry.files), 0
+        while needed and rows < count:
+            needed -= 1
+            rows += entry.files[needed].rows
+        return self._files.read_all(entry, entry.files[needed:])[-count:]
 
     def _rows(self, entry: Entry) -> RawBars:
-        rows = self._files.read(entry, entry.files[0])
-        for file in entry.files[1:]:
-            rows = RawBars.joined(rows, self._files.read(entry, file))
-        return rows
+        return self._files.read_all(entry, entry.files)
 
 
 def checked(symbol: str, timeframe: str) -> str:

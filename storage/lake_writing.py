@@ -13,7 +13,8 @@ from gpt_trader.instruments import Instrument
 from gpt_trader.raw_bars import Inspection, RawBars
 from storage.lake_files import LakeFiles, bar_time
 from storage.manifest import Entry, FileRef, Manifest, Origin
-from storage.merge import merge, parts
+from storage.merge import merge
+from storage.parts import meetings, parts
 
 
 @dataclass(frozen=True)
@@ -137,37 +138,76 @@ class Writing:
         return repaired
 
     def _merged(self, symbol: str, timeframe: str, new: RawBars, stored: Entry | None) -> _Parts:
-        """Merge part by part and write the files that change; parts without new rows are not even read."""
+        """Merge with as few files as can be, and write those that change; the others are not even read."""
         files = {file.part: file for file in stored.files} if stored else {}
+        if not len(new):
+            return _Parts(tuple(files.values()))
+        month = max(bar_time(new.time[-1]), stored.last if stored else "")[:7]
         done = _Parts(())
-        for part, rows in parts(new, timeframe):
-            before = files.get(part)
-            kept, repaired = (
-                self._kept(stored, before, rows) if stored and before else (RawBars.empty(), False)
-            )
+        for met, rows in meetings(tuple(files.values()), new, timeframe, month):
+            try:
+                kept, damaged = self._kept(stored, met, rows)
+            except CorruptLake:
+                if len(rows):
+                    raise
+                continue  # nothing comes to it: it stays where it is, damaged
             merged = merge(kept, rows)
-            logical_hash = merged.rows.logical_hash
-            same = before is not None and logical_hash == before.logical_hash
-            if before is None or repaired or not same:
-                files[part] = self._files.write_bars(symbol, timeframe, part, merged.rows, logical_hash)
+            same = not damaged and merged.added == merged.restated == 0
+            if not same or not len(rows):
+                for file in met:
+                    del files[file.part]
+                whole = {file.part: file for file in met if file not in damaged}
+                written = self._written(symbol, timeframe, dict(parts(merged.rows, timeframe, month)), whole)
+                files |= written
+                same = {file.part: file.logical_hash for file in met} == {
+                    part: file.logical_hash for part, file in written.items()
+                }
             done = replace(
                 done,
-                added=done.added + (0 if repaired else merged.added),
-                restated=done.restated + (len(rows) if repaired and not same else merged.restated),
-                unchanged=done.unchanged + (len(rows) if repaired and same else merged.unchanged),
-                repaired=(*done.repaired, before.path) if repaired and before else done.repaired,
+                added=done.added + (0 if damaged else merged.added),
+                restated=done.restated + (len(rows) if damaged and not same else merged.restated),
+                unchanged=done.unchanged + (len(rows) if damaged and same else merged.unchanged),
+                repaired=(*done.repaired, *(file.path for file in damaged)),
             )
         return replace(done, files=tuple(files[part] for part in sorted(files)))
 
-    def _kept(self, entry: Entry, file: FileRef, new: RawBars) -> tuple[RawBars, bool]:
-        """Return the stored rows of a part; none, and True, if they are damaged and the new ones cover them."""
-        try:
-            return self._files.read(entry, file), False
-        except CorruptLake:
-            covers = bar_time(new.time[0]) <= file.first and bar_time(new.time[-1]) >= file.last
-            if covers and len(new) >= file.rows:
-                return RawBars.empty(), True
-            raise
+    def _written(
+        self, symbol: str, timeframe: str, rows: dict[str, RawBars], whole: dict[str, FileRef]
+    ) -> dict[str, FileRef]:
+        """Write the parts that are not the same in a file that is `whole`."""
+        written = {}
+        for part, of_part in rows.items():
+            digest, before = of_part.logical_hash, whole.get(part)
+            unchanged = before is not None and before.logical_hash == digest
+            written[part] = (
+                before
+                if before is not None and unchanged
+                else self._files.write_bars(symbol, timeframe, part, of_part, digest)
+            )
+        return written
+
+    def _kept(
+        self, entry: Entry | None, files: Sequence[FileRef], new: RawBars
+    ) -> tuple[RawBars, list[FileRef]]:
+        """Return the stored rows of files, and which of them are damaged, so that the new rows stand for theirs.
+
+        Raises CorruptLake where they do not cover them.
+        """
+        kept: list[RawBars] = []
+        damaged: list[FileRef] = []
+        if entry is None:
+            return RawBars.empty(), damaged
+        for file in files:
+            try:
+                kept.append(self._files.read(entry, file))
+            except CorruptLake:
+                if not len(new):
+                    raise
+                covers = bar_time(new.time[0]) <= file.first and bar_time(new.time[-1]) >= file.last
+                if not covers or len(new) < file.rows:
+                    raise
+                damaged.append(file)
+        return RawBars.joined(*kept), damaged
 
 
 def _origins(stored: Entry | None, source: str, new: RawBars) -> tuple[Origin, ...]:

@@ -28,8 +28,8 @@ _PATH: Final = re.compile(r"[0-9A-Za-z][\w.\-=^]*(/[0-9A-Za-z][\w.\-=^]*)*")
 class FileRef:
     """One immutable Parquet file: where (relative to the lake), its bytes' sha256, and what it holds.
 
-    `part` is the calendar year of an intraday file and "all" for a whole series. `first` and `last` are bar times,
-    UTC ISO 8601.
+    `part` is the calendar year of an intraday file, of minutes also the newest month, and "all" for a whole series (see
+    `storage.parts`). `first` and `last` are bar times, UTC ISO 8601.
     """
 
     part: str

@@ -1,15 +1,11 @@
-"""How new bars meet stored ones: split into the parts that files hold, merged so that the newer row wins."""
+"""How new bars meet stored ones: the newer row wins."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import timedelta
-from itertools import pairwise
 
 import numpy as np
 
-from gpt_trader.instruments import TIMEFRAMES
 from gpt_trader.raw_bars import VALUES, RawBars
 
 
@@ -21,20 +17,6 @@ class Merge:
     added: int
     restated: int
     unchanged: int
-
-
-def parts(raw: RawBars, timeframe: str) -> Iterator[tuple[str, RawBars]]:
-    """Yield the sorted rows by the file they belong to: daily and longer in one, "all"; intraday by UTC year."""
-    if not len(raw):
-        return
-    if TIMEFRAMES[timeframe] >= timedelta(days=1):
-        yield "all", raw
-        return
-    years = raw.time.astype("datetime64[Y]")
-    cuts = np.flatnonzero(years[1:] != years[:-1]) + 1
-    bounds = [0, *cuts.tolist(), len(raw)]
-    for start, stop in pairwise(bounds):
-        yield str(years[start]), raw[start:stop]
 
 
 def merge(stored: RawBars, new: RawBars) -> Merge:

@@ -30,6 +30,7 @@ from gpt_trader.settings import Home
 from gpt_trader.slices import SLICES
 from storage.durable import explained, sync_folder, write_file
 from storage.events import NewEvent, append_within
+from storage.outages import outlasting
 from storage.run_folders import move_into_place, staged_folder, sweep, write_parquet
 from storage.tables import IDEMPOTENCY_KEYS, RUNS
 
@@ -91,12 +92,21 @@ class RunPage:
 
 
 class RunStore:
-    """Registers runs, keeps their results, and gives each idempotency key to one run. Safe among threads."""
+    """Registers runs, keeps their results, and gives each idempotency key to one run. Safe among threads.
 
-    def __init__(self, engine: Engine, home: Home) -> None:
+    Args:
+        engine: Connections to our database.
+        home: Where the runs' folders are.
+        patience: Seconds for which what a run needs of its own record waits for a database that is away: a run that
+            took an hour does not fail because the server was restarted as it came to its end.
+    """
+
+    def __init__(self, engine: Engine, home: Home, *, patience: float = 0.0) -> None:
+        self.patience = patience
         self._engine = engine
         self._folder = home.runs
 
+    @outlasting
     def register(self, run_id: UUID, slice: str, owner: str, request: Mapping[str, Any]) -> None:  # noqa: A002 -- the field's name
         """Write down who asked for what; once registered a run keeps its first request.
 
@@ -149,6 +159,7 @@ class RunStore:
         holder: UUID | None = claimed.run_id
         return holder
 
+    @outlasting
     def save_result(self, run_id: UUID, output: RunOutput) -> None:
         """Keep a run's result: all of it or nothing. The same result again changes nothing.
 
@@ -188,6 +199,7 @@ class RunStore:
                 }
                 append_within(connection, channel_of(run_id), [NewEvent("result", told, key="result")])
 
+    @outlasting
     def save_artifact(self, run_id: UUID, name: str, content: bytes) -> Path:
         """Put a file that shows the result (`report`, `picture`) beside its series; return its path.
 
@@ -212,6 +224,7 @@ class RunStore:
             connection.execute(update(RUNS).where(RUNS.c.run_id == run_id).values(artifacts=artifacts))
         return path
 
+    @outlasting
     def get(self, run_id: UUID) -> Run:
         """Return the run; raise NotFound if it is not registered."""
         with self._engine.connect() as connection:
@@ -260,6 +273,7 @@ class RunStore:
         with self._engine.connect() as connection:
             return {(of_slice, ended): count for of_slice, ended, count in connection.execute(query)}
 
+    @outlasting
     def note_snapshot(self, run_id: UUID, snapshot_id: str) -> None:
         """Write down what a run reads, before it has a result: whoever resumes it is to read the same.
 

@@ -30,7 +30,7 @@ from gpt_trader.requests import DataRequest
 from gpt_trader.trading.events import unstamp
 from storage.clock import DatabaseClock
 from storage.lake_writing import Arrival
-from storage.leadership import Leadership
+from storage.leadership import SILENCE_SECONDS, Leadership
 from storage.manifest import Manifest
 from storage.market_stream import publishing
 from tasks.fetching import Fetching
@@ -112,11 +112,11 @@ class Collector:
             self.caught_up.set()
 
     async def _collect(self) -> None:
-        self._heal_lock = asyncio.Lock()
+        self._heal_lock, self._lead_lock = asyncio.Lock(), asyncio.Lock()
         self._arrived: asyncio.Queue[LiveBar] = asyncio.Queue()
         await self._heal(self._what.symbols)
         self.caught_up.set()
-        writing = asyncio.create_task(self._write())
+        writing, leading = asyncio.create_task(self._write()), asyncio.create_task(self._keep_the_lead())
         try:
             while not self._over.is_set():
                 if writing.done():
@@ -127,11 +127,21 @@ class Collector:
                     self._log.warning("live bars: %s", _said(error))
                 await asyncio.sleep(LOOK_SECONDS)
         finally:
-            await self._ended([*self._streams.values(), writing])
+            await self._ended([*self._streams.values(), writing, leading])
+
+    async def _keep_the_lead(self) -> None:
+        """Say often enough that this process leads, however long the history of a source takes to answer."""
+        while True:
+            await self._leads()
+            await asyncio.sleep(SILENCE_SECONDS / 5)
+
+    async def _leads(self) -> bool:
+        async with self._lead_lock:
+            return await asyncio.to_thread(self._lead.held)
 
     async def _look(self) -> None:
         """Lead where nobody does, stream what is wanted, and see what is late."""
-        if not await asyncio.to_thread(self._lead.held):
+        if not await self._leads():
             await self._ended(self._streams.values())
             self._streams.clear()
             await self._heal_late(self._what.symbols, OVERDUE_STANDBY)

@@ -77,10 +77,10 @@ def screen(study: Study, numbers: list[int], place: int) -> Screened:
     if kept is not None:
         state, rows, reasons = kept
         told = {int(number): reason for number, reason in json.loads(bytes(reasons)).items()}
-        return Screened(np.asarray(numbers, np.int64), np.array(state), np.array(rows), told)
+        return Screened.of_rows(np.asarray(numbers, np.int64), np.array(state), np.array(rows), told)
     ends = " to ".join(_shown(study, number) for number in (numbers[0], numbers[-1]))
     found = compute(f"chunk {place} of trials ({ends})", Study.screen, study, numbers)
-    text = np.frombuffer(json.dumps(found.reasons).encode(), np.uint8)
+    text = np.frombuffer(json.dumps(dict(found.reasons)).encode(), np.uint8)
     keep(key, {"state": found.state, "rows": found.rows, "reasons": text})
     return found
 
@@ -186,7 +186,7 @@ def save_optimization(run: CurrentRun, result: OptimizeResult) -> dict[str, Any]
         RunOutput(
             result_hash=result.result_hash,
             summary=shown,
-            series={"trials": _trials(result), **backtest_series(best)},
+            series={"trials": trials_table(result), **backtest_series(best)},
             snapshot_id=result.snapshot_id,
             code_version=code_version(),
             libraries=library_versions(),
@@ -203,17 +203,16 @@ def write_report(run: CurrentRun, result: OptimizeResult) -> None:
     stores().runs.save_artifact(run.id, "report", page.encode())
 
 
-def _trials(result: OptimizeResult) -> pa.Table:
+def trials_table(result: OptimizeResult) -> pa.Table:
     """Return a row a trial: its number, parameters, state, objective, and what the sweep summed up."""
     screened, space = result.screened, result.study.space
-    params = [space.at(int(number)) for number in screened.number]
     columns: dict[str, Any] = {"number": screened.number}
-    for name in space.values:
-        columns[f"param_{name}"] = [combination[name] for combination in params]
-    columns["state"] = [_STATES[state] for state in screened.state]
+    for places, (name, values) in zip(space.places_of(screened.number).T, space.values.items(), strict=True):
+        columns[f"param_{name}"] = pa.array(values).take(pa.array(places))
+    columns["state"] = pa.array(_STATES).take(pa.array(screened.state))
     columns["objective"] = pa.array(result.objective, from_pandas=True)
     for place, name in enumerate(COLUMNS):
-        columns[name] = pa.array(screened.rows[:, place], from_pandas=True)
+        columns[name] = pa.array(screened.sums[:, place], from_pandas=True)
     return pa.table(columns).replace_schema_metadata({"schema_version": "1"})
 
 

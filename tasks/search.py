@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from typing import Any, Final
 
 import numpy as np
 from prefect import task
 from prefect.cache_policies import NO_CACHE
+from prefect.futures import PrefectFuture
 
 from gpt_trader.optimization.ranking import allowed, objectives
 from gpt_trader.optimization.search import Search, budget, searched
@@ -46,27 +48,30 @@ class _Rounds:
         self._submitted = self._done = 0
         self._best, self._said = -np.inf, ""
 
-    def screen(self, numbers: list[int]) -> Screened:
+    def screen(self, numbers: Sequence[int]) -> Screened:
         """Screen a round; a chunk that was kept by an earlier run is not done anew."""
-        futures = []
-        for part in self._parts(numbers):
-            futures.append(screen.submit(whole(self._study), part, self._submitted))
-            self._submitted += 1
-        parts = []
-        for future in futures:
-            parts.append(future.result())
-            self._take_in(parts[-1])
-        found = Screened.of(parts)
+        found = Screened.of(self._screened(numbers))
         if self._study.request.method == "tpe":
             self._keep(found)
         return found
 
-    def _parts(self, numbers: list[int]) -> list[list[int]]:
+    def _screened(self, numbers: Sequence[int]) -> Iterator[Screened]:
+        """Screen the parts of a round side by side and yield them in order; neither they nor their futures are kept."""
+        futures = deque[PrefectFuture[Screened]]()
+        for part in self._parts(numbers):
+            futures.append(screen.submit(whole(self._study), part, self._submitted))
+            self._submitted += 1
+        while futures:
+            screened = futures.popleft().result()
+            self._take_in(screened)
+            yield screened
+
+    def _parts(self, numbers: Sequence[int]) -> list[list[int]]:
         """Return a round in parts that run side by side: a search that decides after each round has short ones."""
         if self._study.request.method != "tpe" and self._study.request.patience is None:
             return chunks(numbers)
         size = max(_SMALLEST, -(-len(numbers) // _PARTS))
-        return [numbers[first : first + size] for first in range(0, len(numbers), size)]
+        return [list(numbers[first : first + size]) for first in range(0, len(numbers), size)]
 
     def _take_in(self, part: Screened) -> None:
         """Tell how many trials are done, and the best of them that may be chosen."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Final
 
 from sqlalchemy import Engine
 
@@ -13,6 +14,9 @@ from storage.database import engine
 from storage.events import EventLog
 from storage.lake import Lake
 from storage.runs import RunStore
+
+#: How long a run waits for a database that is away: it is restarted within seconds, a failover takes up to a minute.
+OUTAGE_SECONDS: Final = 90.0
 
 
 @dataclass(frozen=True)
@@ -35,7 +39,7 @@ class Stores:
     @cached_property
     def runs(self) -> RunStore:
         """Runs and their artifacts."""
-        return RunStore(self.engine, self.home)
+        return RunStore(self.engine, self.home, patience=OUTAGE_SECONDS)
 
     @cached_property
     def events(self) -> EventLog:

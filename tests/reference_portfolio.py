@@ -217,7 +217,7 @@ class _Account:
         side = 1 if change > 0 else -1
         fill = max(
             price * (1 + side * self.part("slippage", "rate")) + side * self.part("slippage", "per_unit"),
-            NOTHING,
+            price / 10,  # a sale brings that much
         )
         commission = self.commission(abs(change), fill)
         return fill, min(commission, -change * fill) if change < 0 else commission
@@ -226,7 +226,7 @@ class _Account:
         if change == 0:
             return False
         fill = self.charge(change, price)[0]
-        return fill <= 0 or 2 * self.commission(abs(change), fill) > abs(change) * fill
+        return 2 * self.commission(abs(change), fill) > abs(change) * fill
 
     def commission(self, size: Decimal, fill: Decimal) -> Decimal:
         notional = size * fill

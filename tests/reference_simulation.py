@@ -83,7 +83,8 @@ def _slipped(price: float, side: int, terms: BacktestRequest) -> float:
     """Return the price of a fill that buys (1) or sells (−1)."""
     if isinstance(terms.slippage, float):
         return price * (1 + side * terms.slippage)
-    return max(price + side * (price * terms.slippage.rate + terms.slippage.per_unit), 0.0)
+    # Of what is sold a tenth of the price is left, however much the slippage.
+    return max(price + side * (price * terms.slippage.rate + terms.slippage.per_unit), price / 10)
 
 
 def _charged(size: float, fill: float, terms: BacktestRequest) -> float:
@@ -99,11 +100,9 @@ def _charged(size: float, fill: float, terms: BacktestRequest) -> float:
 
 def _affordable(budget: float, fill: float, terms: BacktestRequest) -> float:
     """Return the most units whose outlay is within the budget: by bisection where there is no formula."""
-    if fill <= 0:  # slippage took all of the price: there is nothing to buy
-        return 0.0
     if isinstance(terms.commission, float):
         return budget / (fill * (1 + terms.commission))
-    low, high = 0.0, 0.0 if fill == 0 else budget / fill
+    low, high = 0.0, budget / fill
     for _ in range(200):
         middle = (low + high) / 2
         if middle * fill + _charged(middle, fill, terms) <= budget:

@@ -83,10 +83,11 @@ class Outbox:
 
     def put_all(self, frames: Sequence[Frame]) -> None:
         """Put frames in order."""
-        if not self._queue and self._socket.writable.is_set():  # together: each write is a call of the kernel
+        if len(frames) > 1 and not self._queue and self._socket.writable.is_set():
+            # Together: each write is a call of the kernel.
             wires = [frame.wire(self.codec) for frame in frames]
             if sum(map(len, wires)) <= _AT_ONCE:
-                self._socket.write(b"".join(wires) if len(wires) > 1 else wires[0])
+                self._socket.write(b"".join(wires))
                 self.sent += len(wires)
                 return
         for frame in frames:

@@ -10,12 +10,15 @@ from __future__ import annotations
 import logging
 import socket
 from asyncio.transports import BaseTransport
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from starlette.types import Scope
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from websockets.exceptions import InvalidState
 from websockets.http11 import Request
+
+if TYPE_CHECKING:
+    from uvicorn._types import ASGISendEvent
 
 #: Where the scope holds the socket.
 EXTENSION: Final = "gpt_trader.socket"
@@ -51,6 +54,12 @@ class StreamSocket(WebSocketsSansIOProtocol):
         scope = getattr(self, "scope", None)  # there is none where the handshake was refused
         if scope is not None:
             scope["extensions"][EXTENSION] = self
+
+    async def send(self, message: ASGISendEvent) -> None:
+        """Send what the app says; a refusal completes the handshake, or uvicorn would log it as the app's error."""
+        await super().send(message)
+        if self.initial_response is not None and self.close_sent:
+            self.handshake_complete = True
 
     def handle_ping(self) -> None:
         """Answer a protocol ping, unless the answers pile up unread."""

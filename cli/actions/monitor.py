@@ -7,9 +7,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from types import FrameType
+from collections.abc import Sequence
 from typing import Any, Final
 
 from cli.client.connect import present, wire
@@ -18,6 +16,7 @@ from cli.runs.board import Board
 from cli.runs.monitor_screen import Screen
 from cli.runs.trading_board import TradingBoard
 from cli.runs.watching import MonitorClient, Watching
+from cli.terminal.held import held
 from cli.terminal.keyboard import keyboard
 from cli.terminal.monitored import alert_line, line
 from cli.terminal.options import Output, current, say
@@ -88,8 +87,8 @@ def _once(watching: Watching) -> None:
 
 def _lines(watching: Watching) -> None:
     """Write a line for each thing that happens, for a program the message itself."""
-    try:
-        while True:
+    with held(signal.SIGINT) as asked:  # how it is meant to end
+        while not asked:
             message = _received(watching, _LINE_SECONDS)
             if message is not None and current().machine:
                 if message["type"] in ("snapshot", "publication", "reset"):
@@ -99,8 +98,6 @@ def _lines(watching: Watching) -> None:
             for alert in watching.look():
                 if not current().machine:
                     write(alert_line(alert) + "\n")
-    except KeyboardInterrupt:  # how it is meant to end
-        return
 
 
 def _live(watching: Watching) -> None:
@@ -114,22 +111,23 @@ def _live(watching: Watching) -> None:
     def drawn() -> Group:
         return Group(*shown.drawn(out.width, out.height))
 
-    try:
-        with (
-            _ended_by_sigterm(),
-            keyboard() as keys,
-            Live(drawn(), console=out, screen=True, auto_refresh=False, vertical_overflow="crop") as live,
-        ):
-            while not shown.leaving:
-                end = time.monotonic() + _FRAME_SECONDS
-                while (left := end - time.monotonic()) > 0:  # however much comes in, a frame is drawn in time
-                    _received(watching, left)
-                for key in keys() if keys is not None else ():
-                    shown.press(key)
-                watching.look()
-                live.update(drawn(), refresh=True)
-    except KeyboardInterrupt:  # how it is meant to end as well
-        return
+    with (
+        held(
+            signal.SIGINT, signal.SIGTERM
+        ) as asked,  # raised in the middle of it, no screen might be given back
+        keyboard() as keys,
+        Live(drawn(), console=out, screen=True, auto_refresh=False, vertical_overflow="crop") as live,
+    ):
+        while not (shown.leaving or asked):
+            end = time.monotonic() + _FRAME_SECONDS
+            while (left := end - time.monotonic()) > 0:  # however much comes in, a frame is drawn in time
+                _received(watching, left)
+            for key in keys() if keys is not None else ():
+                shown.press(key)
+            watching.look()
+            live.update(drawn(), refresh=True)
+    if signal.SIGTERM in asked:
+        raise SystemExit(128 + signal.SIGTERM)
 
 
 def _received(watching: Watching, seconds: float) -> Message | None:
@@ -140,20 +138,6 @@ def _received(watching: Watching, seconds: float) -> Message | None:
     if message is not None:
         watching.take(message)
     return message
-
-
-@contextmanager
-def _ended_by_sigterm() -> Iterator[None]:
-    """Leave by an exception where somebody asks the program to end: a screen must be given back."""
-
-    def end(number: int, _frame: FrameType | None) -> None:
-        raise SystemExit(128 + number)
-
-    before: Callable[[int, FrameType | None], Any] | int | None = signal.signal(signal.SIGTERM, end)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 def _can_redraw() -> bool:

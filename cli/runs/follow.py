@@ -7,12 +7,12 @@ import signal
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
-from types import FrameType
 from typing import Any, Final
 
 from cli.client.api import Client, Json
 from cli.client.sse import Event
 from cli.terminal.failures import Interrupted
+from cli.terminal.held import held
 from cli.terminal.options import detail, say
 from gpt_trader import errors
 from gpt_trader.errors import Denied, EngineUnreachable, GptTraderError, NotFound, RunFailed
@@ -168,22 +168,8 @@ def interrupt_deferred() -> Iterator[None]:
 
     A second one ends the block at once.
     """
-    received: list[int] = []
-
-    def hold(number: int, _frame: FrameType | None) -> None:
-        if received:
-            raise KeyboardInterrupt
-        received.append(number)
-
-    try:
-        previous = signal.signal(signal.SIGINT, hold)
-    except ValueError:  # not the main thread: signals are another's business
+    with held(signal.SIGINT) as received:
         yield
-        return
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, previous)
     if received:
         raise KeyboardInterrupt
 

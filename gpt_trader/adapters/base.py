@@ -6,7 +6,6 @@ from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
-from functools import reduce
 from typing import ClassVar
 
 import numpy as np
@@ -91,7 +90,7 @@ class Source(ABC):
         self, symbol: str, timeframe: str, start: Moment | None = None, end: Moment | None = None
     ) -> RawBars:
         """Return all pages as one; errors as `pages`."""
-        return reduce(RawBars.joined, self.pages(symbol, timeframe, start, end), RawBars.empty())
+        return RawBars.joined(*self.pages(symbol, timeframe, start, end))
 
     def actions(self, symbol: str) -> CorporateActions | None:
         """Return every split and dividend that the vendor knows of; None where it knows nothing of such."""

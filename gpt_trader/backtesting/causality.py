@@ -39,7 +39,7 @@ def require_causal(strategy: Strategy, bars: Bars, first: int) -> None:
     targets = np.asarray(strategy.targets(bars, first), dtype=np.float64)
     if targets.shape != (len(bars),):
         return  # no targets at all, as the engine will say
-    for cut in cut_points(first, len(bars), CUTS):
+    for cut in cut_points(first, len(bars), CUTS, strategy.warmup):
         seen = np.asarray(strategy.targets(bars[:cut], first), dtype=np.float64)
         if seen.shape != (cut,):
             raise _refusal(strategy, f"targets() returned shape {seen.shape} for {cut} bars")
@@ -57,9 +57,13 @@ def is_proven(strategy: Strategy) -> bool:
     return type(strategy).__module__.startswith(_PROVEN)
 
 
-def cut_points(first: int, bars: int, count: int) -> list[int]:
-    """Return at most `count` places to cut history off, spread over the range: index of the first bar that is gone."""
-    return np.unique(np.linspace(first + 1, bars - 1, count).astype(int)).tolist() if bars - first > 1 else []
+def cut_points(first: int, bars: int, count: int, warmup: int = 1) -> list[int]:
+    """Return at most `count` places to cut history off, spread over the range: index of the first bar that is gone.
+
+    No history is shorter than `warmup`, with which a strategy is never asked.
+    """
+    begin = max(first + 1, warmup)
+    return np.unique(np.linspace(begin, bars - 1, count).astype(int)).tolist() if bars > begin else []
 
 
 def first_difference(targets: Floats, seen: Floats) -> int | None:

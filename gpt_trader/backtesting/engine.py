@@ -5,7 +5,8 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from operator import index
+from typing import TYPE_CHECKING, SupportsIndex
 
 import numpy as np
 
@@ -103,9 +104,29 @@ def simulate(
 def wanted_targets(strategy: Strategy, bars: Bars, first: int, request: SimulationRequest) -> Floats:
     """Return a strategy's targets on `bars[first:]`, without the sides that the request does not trade.
 
+    Flat until the strategy has seen the bars of its warm-up, however it is asked: a session that begins with the first
+    bar there is knows fewer, and its strategy is not called with what it does not expect.
+
     Raises Refused where they are not finite numbers of [−1, 1], one a bar.
     """
-    return _checked(strategy.targets(bars, first), len(bars), strategy, request)[first:]
+    undecided = warmup_of(strategy) - 1
+    if len(bars) <= undecided:
+        return np.zeros(len(bars) - first)
+    found = _checked(strategy.targets(bars, first), len(bars), strategy, request)[first:]
+    found[: max(undecided - first, 0)] = 0.0
+    return found
+
+
+def warmup_of(strategy: Strategy) -> int:
+    """Return the warm-up that a strategy declares, in bars; raise Refused where it is no whole number from 1 on."""
+    declared: object = strategy.warmup
+    # `index` takes numpy's whole numbers as well, and no fraction.
+    bars = index(declared) if isinstance(declared, SupportsIndex) and not isinstance(declared, bool) else 0
+    if bars >= 1:
+        return bars
+    message = f"warmup is {declared!r}"
+    allowed = "a whole number of bars, at least 1 (the deciding one)"
+    raise Refused.of(Problem("strategy", strategy.name, message, allowed))
 
 
 def sides(request: SimulationRequest) -> tuple[float, float]:
@@ -117,7 +138,7 @@ def require_bars(bars: Bars, first: int, strategy: Strategy, request: Simulation
     """Raise NotEnoughBars if there is nothing to trade or nothing to decide from."""
     if first < 0:
         raise ValueError(f"first is {first}, an index of bars is ≥ 0")
-    if first < len(bars) and strategy.warmup <= len(bars):
+    if first < len(bars) and warmup_of(strategy) <= len(bars):
         return
     stored = f"{iso(bars.time[0])} to {iso(bars.time[-1])}" if len(bars) else None
     if first >= len(bars):
@@ -193,7 +214,7 @@ def warm_up() -> BacktestResult:
     from gpt_trader.bars import Bars
     from gpt_trader.instruments import Instrument
     from gpt_trader.requests import BacktestRequest
-    from gpt_trader.strategies.ma_crossover import MaCrossover
+    from gpt_trader.strategies.registry import BUILT_IN, strategy_type
 
     close = 100.0 + np.sin(np.arange(60.0))
     day = np.datetime64("2000-01-03", "us") + np.arange(60) * np.timedelta64(1, "D")
@@ -202,5 +223,6 @@ def warm_up() -> BacktestResult:
         for stop in (None, 0.01):
             request = BacktestRequest(symbol="WARM-UP", direction=direction, stop_loss=stop, take_profit=stop)
             result = simulate(bars, 10, _Alternating(), request)
-    MaCrossover(fast=2, slow=5).targets(bars)  # what indicators and targets are compiled of
+    for name in BUILT_IN:  # what indicators and targets are compiled of
+        strategy_type(name)().targets(bars)
     return result

@@ -46,7 +46,7 @@ def look_ahead(
 
     Raises Broken where the strategy does not run on less history, or on other prices.
     """
-    cuts = cut_points(first, len(bars), count)
+    cuts = cut_points(first, len(bars), count, strategy.warmup)
     changes: dict[int, _Change] = {}
     for cut in cuts:
         found = _change(strategy, bars, first, targets, cut)

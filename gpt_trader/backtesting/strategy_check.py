@@ -5,17 +5,18 @@ What it finds is a proof, what it does not find is none: it tries bars that are 
 
 from __future__ import annotations
 
-from operator import index
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 from pydantic import ValidationError
 
+from gpt_trader.backtesting.engine import warmup_of
 from gpt_trader.backtesting.findings import Finding, StrategyCheck
 from gpt_trader.backtesting.lookahead import look_ahead
 from gpt_trader.backtesting.recursion import warm_up, warm_up_finding
 from gpt_trader.backtesting.result import iso
 from gpt_trader.backtesting.trying import Broken, guarded, targets_of
+from gpt_trader.errors import Refused
 from gpt_trader.strategies.registry import parameter_names
 
 if TYPE_CHECKING:
@@ -46,7 +47,7 @@ def check_strategy(
     cuts, warmth, entries = 0, None, None
     try:
         declared = _declared_warmup(strategy)
-        targets = _settled_targets(strategy, bars, first)
+        targets = _settled_targets(strategy, bars, first, declared)
         findings += target_findings(targets, bars, first, strategy.direction)
         entries = count_entries(targets[first:])
         findings += _activity(entries, bars, first, declared)
@@ -132,10 +133,10 @@ def count_entries(targets: Floats) -> int:
     return int(np.count_nonzero(((sides != 0) & (sides != before))[:-1]))
 
 
-def _settled_targets(strategy: Strategy, bars: Bars, first: int) -> Floats:
+def _settled_targets(strategy: Strategy, bars: Bars, first: int, declared: int) -> Floats:
     """Return targets that are the same when asked for again, other bars in between; raise Broken otherwise."""
     targets = targets_of(strategy, bars, first)
-    targets_of(strategy, bars[: first + max(1, (len(bars) - first) // 2)], first)
+    targets_of(strategy, bars[: max(first + max(1, (len(bars) - first) // 2), declared)], first)
     again = targets_of(strategy, bars, first)
     differs = np.flatnonzero((targets != again) & ~(np.isnan(targets) & np.isnan(again)))
     if len(differs):
@@ -150,13 +151,11 @@ def _settled_targets(strategy: Strategy, bars: Bars, first: int) -> Floats:
 
 def _declared_warmup(strategy: Strategy) -> int:
     """Return the strategy's warm-up in bars; raise Broken where it is no whole number from 1 on."""
-    declared = guarded(strategy, lambda: strategy.warmup)
-    # `index` takes numpy's whole numbers as well, and no fraction.
-    bars = index(declared) if hasattr(declared, "__index__") and not isinstance(declared, bool) else 0
-    if bars >= 1:
-        return bars
-    message = f"warmup is {declared!r}: a whole number of bars is due, at least 1 (the deciding one)"
-    raise Broken(Finding(check="warm-up", severity="error", message=message))
+    guarded(strategy, lambda: strategy.warmup)  # the strategy's own code may raise
+    try:
+        return warmup_of(strategy)
+    except Refused as refused:
+        raise Broken(Finding(check="warm-up", severity="error", message=refused.detail)) from refused
 
 
 def _activity(entries: int, bars: Bars, first: int, declared: int) -> list[Finding]:

@@ -26,7 +26,6 @@ from gpt_trader.backtesting.report.drawing import (
 )
 from gpt_trader.backtesting.report.formats import percent
 from gpt_trader.bars import Floats
-from gpt_trader.optimization.neighborhood import value_places
 from gpt_trader.optimization.result import OptimizeResult
 from gpt_trader.optimization.surface import varied, written
 
@@ -44,7 +43,7 @@ def parallel(result: OptimizeResult, places: Sequence[int], written_as: Written)
     top, bottom = 40.0, 330.0
     x = np.linspace(70.0, WIDTH - 90, len(names) + 1).tolist()
     columns = [list(space.values).index(name) for name in names]
-    share = value_places(space, result.screened.number[list(places)])[:, columns] / (
+    share = space.places_of(result.screened.number[list(places)])[:, columns] / (
         np.array(space.shape)[columns] - 1
     )
     level = leveled(low, high, top, bottom)

@@ -6,24 +6,11 @@ parameter's values, from 0.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 from numpy.typing import NDArray
 
 from gpt_trader.bars import Floats
-from gpt_trader.optimization.space import SearchSpace
-
-Places = NDArray[np.int64]
-
-
-def value_places(space: SearchSpace, numbers: Sequence[int] | Places) -> Places:
-    """Return `space.places` of many combinations at once, (m, parameters)."""
-    left = np.asarray(numbers, np.int64)
-    places = np.empty((len(left), len(space.shape)), np.int64)
-    for column in range(len(space.shape) - 1, -1, -1):
-        left, places[:, column] = np.divmod(left, space.shape[column])
-    return places
+from gpt_trader.optimization.space import Places, SearchSpace
 
 
 def neighbors(space: SearchSpace, numbers: Places, best: int, method: str) -> NDArray[np.intp]:
@@ -31,7 +18,7 @@ def neighbors(space: SearchSpace, numbers: Places, best: int, method: str) -> ND
 
     In a grid those one step away, parameter by parameter; of ones that were drawn or chosen the nearest, nearest first.
     """
-    places = value_places(space, numbers)
+    places = space.places_of(numbers)
     if method != "grid":
         return nearest(places, best)
     near = steps_away(places, best)

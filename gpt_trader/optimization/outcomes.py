@@ -49,8 +49,8 @@ def outcomes(study: Study, screened: Screened) -> Iterator[Outcome]:
     """Yield the outcomes of trials, in their order."""
     request = study.request
     objective = objectives(screened, study.traded, request)
-    entries = screened.rows[:, COLUMNS.index("entries")]
-    depth = screened.rows[:, COLUMNS.index("depth")]
+    entries = screened.sums[:, COLUMNS.index("entries")]
+    depth = screened.sums[:, COLUMNS.index("depth")]
     for at, number in enumerate(screened.number.tolist()):
         if screened.state[at] != RUN or not np.isfinite(objective[at]):
             yield Outcome(number, "PRUNED", None, {"objective": _NOTHING})

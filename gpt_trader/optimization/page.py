@@ -148,14 +148,8 @@ def _neighbors(result: OptimizeResult) -> list[tuple[dict[str, Any], float, str]
 def _reasons(result: OptimizeResult, told: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """Return the commonest reasons with the first combination that they are of, and what became of it."""
     screened = result.screened
-    states = {int(number): int(state) for number, state in zip(screened.number, screened.state, strict=True)}
-    return [
-        {
-            **reason,
-            "state": "failed" if states[reason["first"]] == FAILED else "skipped",
-        }
-        for reason in told
-    ]
+    failed = set(screened.number[screened.state == FAILED].tolist())
+    return [{**reason, "state": "failed" if reason["first"] in failed else "skipped"} for reason in told]
 
 
 def _measures(found: Mapping[str, Any], entries: Sequence[Entry]) -> list[tuple[str, str, str]]:

@@ -15,13 +15,13 @@ from gpt_trader.requests import OptimizeRequest
 def objectives(screened: Screened, traded: Bars, request: OptimizeRequest) -> Floats:
     """Return the objective of each trial, (m,); NaN where it was not run or is undefined."""
     year = traded.periods_a_year
-    return objective_of(screened.rows, request.objective, len(traded), request.capital, year)
+    return objective_of(screened.sums, request.objective, len(traded), request.capital, year)
 
 
 def allowed(screened: Screened, objective: Floats, request: OptimizeRequest) -> NDArray[np.bool_]:
     """Return which trials may be chosen: run, with a defined objective, and within the request's constraints."""
-    entries = screened.rows[:, COLUMNS.index("entries")]
-    depth = screened.rows[:, COLUMNS.index("depth")]
+    entries = screened.sums[:, COLUMNS.index("entries")]
+    depth = screened.sums[:, COLUMNS.index("depth")]
     chosen: NDArray[np.bool_] = (
         (screened.state == RUN) & np.isfinite(objective) & (entries >= request.min_trades)
     )

@@ -27,6 +27,9 @@ SAMPLED = 10
 #: So many of the best are tried for look-ahead.
 LOOKAHEAD = 5
 
+#: So many rows are read and hashed at once.
+_HASHED = 4_096
+
 #: A number within a reason, which differs from trial to trial; not one that is part of a name.
 _NUMBER = re.compile(r"(?<![\w.])[-+]?(?:\d+(?:\.\d+)?(?:e[-+]?\d+)?|nan|inf)(?![\w])", re.IGNORECASE)
 
@@ -69,12 +72,12 @@ class OptimizeResult:
             _canonical({"schema": SCHEMA_VERSION, "request": self.study.request.canonical(), "space": space})
         )
         digest.update(self.top[0].bars_hash.encode())
-        for array in (
-            self.screened.number.astype("<i8"),
-            self.screened.state,
-            self.screened.rows.astype("<f8"),
-        ):
-            digest.update(np.ascontiguousarray(array).tobytes())
+        screened = self.screened
+        digest.update(screened.number.astype("<i8").tobytes())
+        digest.update(screened.state.tobytes())
+        for first in range(0, len(screened.number), _HASHED):
+            places = np.arange(first, min(first + _HASHED, len(screened.number)))
+            digest.update(screened.rows_at(places).astype("<f8").tobytes())
         digest.update(self.top[0].result_hash.encode())
         digest.update(_canonical({"overfitting": self.overfitting, "walk_forward": self.walk_forward}))
         return digest.hexdigest()
@@ -92,9 +95,9 @@ def choose(
     objective = objectives(screened, study.bars[study.first :], request)
     order = ranked(screened, objective, request)
     best = [int(screened.number[place]) for place in order[: request.top]]
-    rest = [int(screened.number[place]) for place in order[request.top :]]
-    drawn = np.random.default_rng(request.seed).permutation(len(rest))[:SAMPLED]
-    verified = study.verify([*best, *(rest[place] for place in drawn)], screened)
+    rest = screened.number[order[request.top :]]
+    drawn = rest[np.random.default_rng(request.seed).permutation(len(rest))[:SAMPLED]]
+    verified = study.verify([*best, *drawn.tolist()], screened)
     backtests = [
         engine.simulate(
             study.bars,
@@ -197,27 +200,38 @@ def rules(study: Study, screened: Screened, shown: int = 5) -> list[dict[str, An
     A rule is a reason without the numbers in which its trials differ ("fast … must be below slow …"); with it go how
     many trials it is of, and the first of them as an example: its number, its reason word by word, its parameters.
     """
-    counted: dict[str, list[int]] = {}
+    counted: dict[str, _Rule] = {}
     for number, reason in screened.reasons.items():
-        counted.setdefault(_NUMBER.sub("…", reason), []).append(number)
-    ordered: Sequence[tuple[str, list[int]]] = sorted(counted.items(), key=lambda item: -len(item[1]))
+        numbers = _NUMBER.findall(reason)
+        rule = counted.setdefault(_NUMBER.sub("…", reason), _Rule(number, reason, numbers))
+        rule.trials += 1
+        rule.common = [one if one == other else "…" for one, other in zip(rule.common, numbers, strict=True)]
+    ordered = sorted(counted.values(), key=lambda rule: -rule.trials)
     return [
         {
-            "rule": _rule([screened.reasons[number] for number in numbers]),
-            "trials": len(numbers),
-            "first": numbers[0],
-            "reason": screened.reasons[numbers[0]],
-            "params": dict(study.space.at(numbers[0])),
+            "rule": rule.said(),
+            "trials": rule.trials,
+            "first": rule.first,
+            "reason": rule.reason,
+            "params": dict(study.space.at(rule.first)),
         }
-        for _, numbers in ordered[:shown]
+        for rule in ordered[:shown]
     ]
 
 
-def _rule(reasons: Sequence[str]) -> str:
-    """Return what reasons have in common that differ in numbers alone."""
-    columns = zip(*(_NUMBER.findall(reason) for reason in reasons), strict=True)
-    common = iter([column[0] if len(set(column)) == 1 else "…" for column in columns])
-    return _NUMBER.sub(lambda _: next(common), reasons[0])
+@dataclass
+class _Rule:
+    """Reasons that differ in numbers alone: the first, its trial, and the numbers that they have in common (else …)."""
+
+    first: int
+    reason: str
+    common: list[str]
+    trials: int = 0
+
+    def said(self) -> str:
+        """Return the first reason without the numbers that differ."""
+        common = iter(self.common)
+        return _NUMBER.sub(lambda _: next(common), self.reason)
 
 
 def _canonical(value: object) -> bytes:

@@ -7,6 +7,8 @@ every number that a user is shown of them is the engine's.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -19,25 +21,30 @@ __all__ = ["BLOCKS", "COLUMNS", "WIDTH", "blocks_of", "objective_of"]
 
 
 def objective_of(
-    rows: Floats, objective: Objective, bars: int, capital: float, periods_a_year: float
+    sums: Floats, objective: Objective, bars: int, capital: float, periods_a_year: float
 ) -> Floats:
-    """Return a metric of many rows (m, WIDTH), shape (m,); NaN where it is undefined (there it is None elsewhere)."""
-    of = {name: rows[:, place] for place, name in enumerate(COLUMNS)}
+    """Return a metric of the first columns (m, len(COLUMNS)) of many rows, shape (m,).
+
+    NaN where it is undefined (there it is None elsewhere).
+    """
+    of = {name: sums[:, place] for place, name in enumerate(COLUMNS)}
+
+    def yearly() -> Floats:
+        return ratios.annualized(of["final"], capital, bars, periods_a_year)
+
+    values: dict[str, Callable[[], Floats]] = {
+        "total_return": lambda: ratios.total_return(of["final"], capital),
+        "annualized_return": yearly,
+        "sharpe": lambda: ratios.over_risk(of["mean"], np.sqrt(of["m2"] / (bars - 1)), periods_a_year),
+        "sortino": lambda: ratios.over_risk(of["mean"], np.sqrt(of["downside"] / bars), periods_a_year),
+        "calmar": lambda: ratios.over_fall(yearly(), of["depth"]),
+        "max_drawdown": lambda: of["depth"],
+        "win_rate": lambda: of["wins"] / of["closed"],
+        "profit_factor": lambda: ratios.profit_factor(of["gained"], of["lost"]),
+        "expectancy": lambda: (of["gained"] + of["lost"]) / of["closed"],
+    }
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
-        yearly = ratios.annualized(of["final"], capital, bars, periods_a_year)
-        deviation, downside = np.sqrt(of["m2"] / (bars - 1)), np.sqrt(of["downside"] / bars)
-        values: dict[str, Floats] = {
-            "total_return": ratios.total_return(of["final"], capital),
-            "annualized_return": yearly,
-            "sharpe": ratios.over_risk(of["mean"], deviation, periods_a_year),
-            "sortino": ratios.over_risk(of["mean"], downside, periods_a_year),
-            "calmar": ratios.over_fall(yearly, of["depth"]),
-            "max_drawdown": of["depth"],
-            "win_rate": of["wins"] / of["closed"],
-            "profit_factor": ratios.profit_factor(of["gained"], of["lost"]),
-            "expectancy": (of["gained"] + of["lost"]) / of["closed"],
-        }
-    found = values[objective]
+        found = values[objective]()
     return np.where(np.isfinite(found), found, np.nan)
 
 

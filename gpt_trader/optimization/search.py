@@ -7,7 +7,7 @@ trials alone.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -22,13 +22,13 @@ from gpt_trader.optimization.study import Screened, Study
 _SHORTEST, _LONGEST = 20, 500
 
 #: Tries a round of combinations.
-Screen = Callable[[list[int]], Screened]
+Screen = Callable[[Sequence[int]], Screened]
 
 
 class Proposals(Protocol):
     """What to try next."""
 
-    def propose(self) -> list[int]:
+    def propose(self) -> Sequence[int]:
         """Return the numbers of the next round of combinations; none at the end."""
 
     def learn(self, screened: Screened) -> None:
@@ -62,8 +62,13 @@ def searched(study: Study, screen: Screen) -> Search:
             parts.append(screen(numbers))
             proposals.learn(parts[-1])
             if waiting.is_over(parts[-1]):
-                return Search(Screened.of(parts), waiting.stopped())
-    return Search(Screened.of(parts))
+                return Search(_joined(parts), waiting.stopped())
+    return Search(_joined(parts))
+
+
+def _joined(parts: list[Screened]) -> Screened:
+    """Return the trials of all rounds; a grid has one, which is not copied."""
+    return parts[0] if len(parts) == 1 else Screened.of(parts)
 
 
 class _Waiting:
@@ -100,12 +105,12 @@ class _Waiting:
 class _Listed:
     """All of a list, in rounds of `size`: the outcome of a round changes nothing."""
 
-    def __init__(self, numbers: list[int], size: int) -> None:
-        self._rounds: Iterator[list[int]] = (
+    def __init__(self, numbers: Sequence[int], size: int) -> None:
+        self._rounds: Iterator[Sequence[int]] = (
             numbers[first : first + size] for first in range(0, len(numbers), size)
         )
 
-    def propose(self) -> list[int]:
+    def propose(self) -> Sequence[int]:
         return next(self._rounds, [])
 
     def learn(self, screened: Screened) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
@@ -12,9 +12,12 @@ from numpy.typing import NDArray
 from gpt_trader.backtesting.engine import require_bars, wanted_targets
 from gpt_trader.backtesting.execution import execute
 from gpt_trader.backtesting.result import iso
-from gpt_trader.bars import Bars, Floats
+from gpt_trader.bars import Bars, Floats, Sides
 from gpt_trader.errors import GptTraderError, NotEnoughBars, Refused
 from gpt_trader.indicators import remembering
+from gpt_trader.optimization.kept_blocks import Blocks
+from gpt_trader.optimization.kept_reasons import KeptReasons
+from gpt_trader.optimization.screening import COLUMNS
 from gpt_trader.optimization.space import SearchSpace
 from gpt_trader.optimization.sweeping import Sweep
 from gpt_trader.requests import OptimizeRequest
@@ -34,24 +37,53 @@ TOLERANCE: Final = 1e-9
 
 @dataclass(frozen=True)
 class Screened:
-    """Trials by combination number: states (m,), rows (m, WIDTH) of `screening` (NaN unless run), reasons by number."""
+    """Trials by combination number: states (m,), what is summed up (NaN unless run), reasons by number.
+
+    A row of `screening` is in two parts: `sums` (m, len(COLUMNS)), which every trial is asked for, and `blocks`, which
+    of many trials are in a file.
+    """
 
     number: NDArray[np.int64]
     state: NDArray[np.int8]
-    rows: Floats
-    reasons: dict[int, str]
+    sums: Floats
+    blocks: Blocks
+    reasons: Mapping[int, str]
 
     @classmethod
-    def of(cls, parts: Sequence[Screened]) -> Screened:
-        """Return the trials of all parts, in order."""
-        if len(parts) == 1:
-            return parts[0]
+    def of_rows(
+        cls, number: NDArray[np.int64], state: NDArray[np.int8], rows: Floats, reasons: Mapping[int, str]
+    ) -> Screened:
+        """Return trials with their rows (m, WIDTH)."""
+        columns, blocks = rows[:, : len(COLUMNS)], Blocks.of(np.ascontiguousarray(rows[:, len(COLUMNS) :]))
+        return cls(number, state, np.ascontiguousarray(columns), blocks, reasons)
+
+    @classmethod
+    def of(cls, parts: Iterable[Screened]) -> Screened:
+        """Return the trials of all parts, in order; of each no more is kept than of one of many trials."""
+        number, state, sums = bytearray(), bytearray(), bytearray()  # grow where they are, most often
+        blocks, reasons = Blocks(), KeptReasons()
+        for part in parts:
+            number += part.number.tobytes()
+            state += part.state.tobytes()
+            sums += part.sums.tobytes()
+            blocks.add(part.blocks)
+            reasons.add(part.reasons)
         return cls(
-            np.concatenate([part.number for part in parts]),
-            np.concatenate([part.state for part in parts]),
-            np.concatenate([part.rows for part in parts]),
-            {number: reason for part in parts for number, reason in part.reasons.items()},
+            np.frombuffer(number, np.int64),
+            np.frombuffer(state, np.int8),
+            np.frombuffer(sums).reshape(-1, len(COLUMNS)),
+            blocks,
+            reasons,
         )
+
+    def rows_at(self, places: NDArray[np.intp]) -> Floats:
+        """Return the rows of the trials at these places, (k, WIDTH)."""
+        return np.concatenate((self.sums[places], self.blocks.at(places)), axis=1)
+
+    @property
+    def rows(self) -> Floats:
+        """Return all rows, (m, WIDTH): 600 bytes a trial, for as many as memory is there for."""
+        return self.rows_at(np.arange(len(self.number)))
 
     def counts(self) -> dict[str, int]:
         """Return how many trials were run, skipped and failed."""
@@ -110,14 +142,15 @@ class Study:
         """
         sweep = Sweep(self, numbers)
         with remembering():
-            for place, number in enumerate(numbers):
-                none = self.write(number, sweep.room, unchecked=True)
+            for place in self.space.by_neighborhood(numbers):
+                none = self.write(numbers[place], sweep.room, unchecked=True)
                 if none is None:
                     sweep.add(place)
                 else:
                     sweep.miss(place, none)
             sweep.simulate()
-        return Screened(np.asarray(numbers, np.int64), sweep.state, sweep.rows, sweep.reasons)
+        reasons = {number: sweep.reasons[number] for number in numbers if number in sweep.reasons}
+        return Screened.of_rows(np.asarray(numbers, np.int64), sweep.state, sweep.rows, reasons)
 
     def verify(self, numbers: Sequence[int], screened: Screened) -> int:
         """Try these combinations anew, and by the engine of record as well; return how many were compared.
@@ -144,8 +177,8 @@ class Study:
 
     def _require_kept(self, numbers: Sequence[int], screened: Screened) -> None:
         """Raise GptTraderError where trying again gives another row than the sweep kept (in a cache, from a worker)."""
-        place_of = {int(number): place for place, number in enumerate(screened.number)}
-        kept = screened.rows[[place_of[number] for number in numbers]]
+        order = np.argsort(screened.number, kind="stable")
+        kept = screened.rows_at(order[np.searchsorted(screened.number, numbers, sorter=order)])
         again = self.screen(numbers).rows
         for number, one, other in zip(numbers, kept, again, strict=True):
             if not np.allclose(one, other, rtol=TOLERANCE, atol=TOLERANCE, equal_nan=True):
@@ -157,13 +190,16 @@ class Study:
     def targets(self, number: int) -> Floats | NoTargets:
         """Return a combination's targets on `bars[first:]`, or why there are none."""
         found = np.empty(len(self.bars) - self.first)
-        none = self.write(number, found)
+        none = self.write(number, lambda whole: found)
         return found if none is None else none
 
-    def write(self, number: int, found: Floats, *, unchecked: bool = False) -> NoTargets | None:
+    def write(
+        self, number: int, room: Callable[[bool], Floats | Sides], *, unchecked: bool = False
+    ) -> NoTargets | None:
         """Write a combination's targets on `bars[first:]`, or return why there are none.
 
-        Those of a compiled function are left as they come where they may be `unchecked`.
+        `room(whole)` is where: float64, or int8 where they are `whole`. Those of a compiled function are left as they
+        come, and may be whole, where they may be `unchecked`.
         """
         try:
             candidate = self.candidate(number)
@@ -175,9 +211,9 @@ class Study:
             require_bars(self.bars, self.first, candidate, self.request)
             compiled = candidate.compiled(self.bars) if unchecked else None
             if compiled is None:
-                found[:] = wanted_targets(candidate, self.bars, self.first, self.request)
+                room(False)[:] = wanted_targets(candidate, self.bars, self.first, self.request)
             else:
-                compiled.write(*compiled.inputs, self.first, found)
+                compiled.write(*compiled.inputs, self.first, room(compiled.whole))
         except (Refused, NotEnoughBars) as refused:
             return NoTargets(FAILED, refused.detail)
         except Exception as error:  # noqa: BLE001 - a user's code: shown and counted, and the study goes on

@@ -11,9 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpt_trader.bars import Floats
-from gpt_trader.optimization.neighborhood import Places, neighbors, value_places
+from gpt_trader.optimization.neighborhood import neighbors
 from gpt_trader.optimization.result import OptimizeResult
-from gpt_trader.optimization.space import SearchSpace
+from gpt_trader.optimization.space import Places, SearchSpace
 from gpt_trader.optimization.study import FAILED, RUN, SKIPPED
 from gpt_trader.requests import ParamValue
 
@@ -63,7 +63,7 @@ def weights(result: OptimizeResult) -> dict[str, float]:
     value = result.objective[defined]
     off = value - value.mean()
     total = float((off**2).sum())
-    places = value_places(space, result.screened.number[defined])
+    places = space.places_of(result.screened.number[defined])
     found = {}
     for name in varied(space):
         column = list(space.values).index(name)
@@ -86,7 +86,7 @@ def surface(result: OptimizeResult, names: Sequence[str], most: int) -> Surface:
     sizes = np.array([axis.group for axis in axes])
 
     def cells(numbers: Sequence[int] | Places) -> Places:
-        found: Places = value_places(space, numbers)[:, columns] // sizes
+        found: Places = space.places_of(numbers)[:, columns] // sizes
         return found
 
     at = np.ravel_multi_index(tuple(cells(result.screened.number).T), shape)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
+from numpy.typing import NDArray
 
 from gpt_trader.backtesting.engine import sides
-from gpt_trader.bars import Floats
+from gpt_trader.bars import Flags, Floats, Sides
 from gpt_trader.optimization.screening import WIDTH
 from gpt_trader.simulation import kernel
 
@@ -18,6 +19,15 @@ if TYPE_CHECKING:
 #: So many trials are simulated by one call at most, and their targets take so many bytes: a core's cache holds them.
 _TOGETHER: Final = 64
 _CACHE: Final = 1_000_000
+
+
+class _Room:
+    """Targets that wait to be simulated together, (together, bars), and the places of their trials."""
+
+    def __init__(self, kind: type[np.generic], trials: int, bars: int) -> None:
+        together = max(1, min(_TOGETHER, trials, _CACHE // (np.dtype(kind).itemsize * max(bars, 1))))
+        self.targets: NDArray[Any] = np.empty((together, bars), kind)
+        self.places: list[int] = []
 
 
 class Sweep:
@@ -36,64 +46,70 @@ class Sweep:
         self.state = np.zeros(len(numbers), np.int8)
         self.rows = np.full((len(numbers), WIDTH), np.nan)
         self.reasons: dict[int, str] = {}
-        bars = len(study.bars) - study.first
         self._study, self._numbers = study, numbers
-        self._terms = kernel.terms_of(study.request)
+        self._terms, self._sides = kernel.terms_of(study.request), sides(study.request)
         self._pieces = [
             (slice(piece.start - study.first, piece.stop - study.first), kernel.prices_of(study.bars[piece]))
             for piece in study.pieces
         ]
-        together = max(1, min(_TOGETHER, len(numbers), _CACHE // (8 * max(bars, 1))))
-        self._targets = np.empty((together, bars))
-        market = kernel.market(self._pieces[0][1].close) if len(self._pieces) == 1 else np.empty((0, 3))
-        sums, odd = np.empty((together, WIDTH)), np.zeros(together, np.bool_)
-        self._room = kernel.Rows(market, *sides(study.request), sums, odd)
+        alone = self._pieces[0][1].close if len(self._pieces) == 1 else np.empty(0)
+        self._market = kernel.market(alone)
         whole = sum(len(prices.close) for _, prices in self._pieces) if len(self._pieces) > 1 else 0
         self._curve = kernel.Curve.empty(whole)
-        self._places: list[int] = []
+        self._rooms: dict[bool, _Room] = {}
+        self._asked: _Room
 
-    @property
-    def room(self) -> Floats:
-        """Where the targets of the next trial are to be written."""
-        room: Floats = self._targets[len(self._places)]
-        return room
+    def room(self, whole: bool) -> Floats | Sides:
+        """Return where the targets of the next trial are to be written: int8 where they are `whole`, else float64."""
+        if whole not in self._rooms:
+            bars = len(self._study.bars) - self._study.first
+            self._rooms[whole] = _Room(np.int8 if whole else np.float64, len(self._numbers), bars)
+        self._asked = room = self._rooms[whole]
+        found: Floats | Sides = room.targets[len(room.places)]
+        return found
 
     def add(self, place: int) -> None:
         """Take what was written to `room` as the targets of the trial at this place."""
-        self._places.append(place)
-        if len(self._places) == len(self._targets):
-            self.simulate()
+        room = self._asked
+        room.places.append(place)
+        if len(room.places) == len(room.targets):
+            self._simulate(room)
 
     def miss(self, place: int, none: NoTargets) -> None:
         """Note why the trial at this place has no targets."""
         self.state[place], self.reasons[self._numbers[place]] = none.state, none.reason
 
     def simulate(self) -> None:
-        """Simulate what was added since the last time."""
-        places, self._places = self._places, []
-        found = self._simulated(len(places))
-        self.rows[places] = found.sums
-        for place in [places[at] for at in np.flatnonzero(found.odd)]:
-            none = self._study.write(self._numbers[place], self._targets[0])
-            if none is not None:
-                self.miss(place, none)
-            else:  # it had a side that the request does not trade
-                self.rows[place] = self._simulated(1).sums[0]
+        """Simulate what is left in the rooms."""
+        for room in self._rooms.values():
+            self._simulate(room)
 
-    def _simulated(self, count: int) -> kernel.Rows:
-        """Return what comes of the first so many targets."""
-        capital, targets = self._study.request.capital, self._targets[:count]
-        market, low, high, sums, odd = self._room
-        found = kernel.Rows(market, low, high, sums[:count], odd[:count])
+    def _simulate(self, room: _Room) -> None:
+        """Simulate what was added to a room since the last time."""
+        places, room.places = room.places, []
+        self.rows[places], odd = self._simulated(room.targets[: len(places)])
+        for place in [places[at] for at in np.flatnonzero(odd)]:
+            targets = self._study.targets(self._numbers[place])
+            if isinstance(targets, np.ndarray):  # it had a side that the request does not trade
+                self.rows[place] = self._simulated(targets.reshape(1, -1))[0]
+            else:
+                self.miss(place, targets)
+
+    def _simulated(self, targets: Floats | Sides) -> tuple[Floats, Flags]:
+        """Return the rows of targets (m, bars), and which targets are odd (see `kernel.Rows`)."""
+        capital, (low, high) = self._study.request.capital, self._sides
+        sums, odd = np.full((len(targets), WIDTH), np.nan), np.zeros(len(targets), np.bool_)
         if len(self._pieces) == 1:
             ((_, prices),) = self._pieces
-            kernel.sweep(prices, targets, capital, self._terms, found)
-            return found
-        found.odd[:] = ~((targets >= low) & (targets <= high)).all(axis=1)
-        for trial in np.flatnonzero(~found.odd):
-            tally = _run(self._pieces, targets[trial], capital, self._terms, self._curve)
-            kernel.summarize(self._curve.equity, capital, tally, found.sums[trial])
-        return found
+            found = kernel.Rows(self._market, low, high, sums, odd)
+            kernel.sweep(prices, kernel.Wishes.of(targets), capital, self._terms, found)
+            return sums, odd
+        odd[:] = ~((targets >= low) & (targets <= high)).all(axis=1)
+        for trial in np.flatnonzero(~odd):
+            wanted = targets[trial].astype(np.float64)
+            tally = _run(self._pieces, wanted, capital, self._terms, self._curve)
+            kernel.summarize(self._curve.equity, capital, tally, sums[trial])
+        return sums, odd
 
 
 def _run(

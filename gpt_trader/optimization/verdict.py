@@ -80,7 +80,7 @@ def judged(study: Study, screened: Screened, objective: Floats, best: int, equit
 
 def _sharpe(screened: Screened, bars: int) -> Floats:
     """Return the trials' Sharpe ratios per bar, (m,); NaN where there is none."""
-    mean, m2 = (screened.rows[:, COLUMNS.index(name)] for name in ("mean", "m2"))
+    mean, m2 = (screened.sums[:, COLUMNS.index(name)] for name in ("mean", "m2"))
     with np.errstate(divide="ignore", invalid="ignore"):
         ratio: Floats = mean / np.sqrt(m2 / (bars - 1))
     return np.where(np.isfinite(ratio), ratio, np.nan)
@@ -92,7 +92,7 @@ def _drawn(study: Study, screened: Screened) -> Floats:
     if len(run) > _CROSS_VALIDATED:
         drawn = np.random.default_rng(study.request.seed).permutation(len(run))[:_CROSS_VALIDATED]
         run = np.sort(run[drawn])
-    return screened.rows[run]
+    return screened.rows_at(run)
 
 
 def _crossed(study: Study, rows: Floats, bars: int) -> CrossValidation | None:

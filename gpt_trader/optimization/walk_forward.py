@@ -142,7 +142,7 @@ def trained(past: Study) -> Trained:
         best = int(ranked(screened, objective, past.request)[0])
     except Refused:
         return Trained(None, None, None, trials)
-    final = float(screened.rows[best, COLUMNS.index("final")])
+    final = float(screened.sums[best, COLUMNS.index("final")])
     return Trained(int(screened.number[best]), float(objective[best]), final, trials)
 
 
@@ -188,7 +188,7 @@ def document(study: Study, windows: list[Window]) -> dict[str, Any]:
     - `efficiency`: annualized return of the stitched tests over the mean annualized return of the trainings (Pardo's
       walk-forward efficiency); None where the trainings made nothing.
     - `consistency`: share of the tests that gained.
-    - `robustness`: share of the tests that made at least half of their training's pace.
+    - `robustness`: share of the tests that made at least half of their training's pace; a training that lost has none.
     """
     year, capital = study.bars.periods_a_year, study.request.capital
     how = study.request.walk_forward or WalkForward()
@@ -219,7 +219,7 @@ def document(study: Study, windows: list[Window]) -> dict[str, Any]:
 
 
 def _kept_pace(window: Window, year: float) -> bool:
-    if window.train_yearly is None:
+    if window.train_yearly is None or window.train_yearly <= 0.0:
         return False
     tested = measure.annualized_return(1.0 + window.test_return, 1.0, len(window.equity), year)
     return tested is not None and tested >= window.train_yearly / 2

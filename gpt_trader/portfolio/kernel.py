@@ -224,7 +224,7 @@ def _eaten(change: float, price: float, terms: Terms) -> bool:
     Where there is no cash for a commission, a sale can pay for its own and nothing else: half is well away from that.
     """
     fill, commission = _asked(change, price, terms)
-    return fill <= 0.0 or commission > 0.5 * abs(change) * fill
+    return commission > 0.5 * abs(change) * fill
 
 
 @njit(cache=True, error_model="numpy")

@@ -12,16 +12,16 @@ plain Python. Amounts are in the instrument's currency, units signed (short belo
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from gpt_trader.costs import Commission, Slippage
+from gpt_trader.costs import LEAST_BROUGHT, Commission, Slippage
 
 if TYPE_CHECKING:
-    from gpt_trader.bars import Bars, Floats
+    from gpt_trader.bars import Bars, Floats, Sides
     from gpt_trader.requests import SimulationRequest, TradingRequest
 
 #: Why a fill happened.
@@ -49,6 +49,9 @@ COLUMNS: Final = (
     "held",
 )
 WIDTH: Final = len(COLUMNS) + 4 * BLOCKS
+
+#: Bars of which the lowest and the highest close are looked at, in place of each, where nothing happens.
+SPAN: Final = 16
 
 #: Cash that is so small a share of a position, of either sign, is rounding.
 _NEGLIGIBLE: Final = 1e-14
@@ -166,33 +169,70 @@ class Sums(NamedTuple):
     bars: int
 
 
+class Market(NamedTuple):
+    """What of the closes (n,) is the same for every trial.
+
+    `sums` are Σr, Σr² and Σ min(r, 0)² of their returns before each bar and before the end, (n + 1, 3). `lowest` and
+    `highest` are those of each `SPAN` closes, (spans,); of the last span those that there are.
+    """
+
+    close: Floats
+    sums: Floats
+    lowest: Floats
+    highest: Floats
+
+
 class Rows(NamedTuple):
     """Room for what a sweep finds: a row of sums a trial, (m, `WIDTH`).
 
     Targets that are not all numbers within `low` and `high` are traded nowhere: `odd` (m,) is true there, the row NaN.
-    `market` is what `market` gives for the bars.
     """
 
-    market: Floats
+    market: Market
     low: float
     high: float
     sums: Floats
     odd: NDArray[np.bool_]
 
 
+class Wishes(NamedTuple):
+    """Targets of many trials, (m, n): float64, or int8 where each is −1, 0 or 1; and their bits as integers (m, n)."""
+
+    targets: Floats | Sides
+    bits: NDArray[np.int64] | Sides
+
+    @classmethod
+    def of(cls, targets: Floats | Sides) -> Wishes:
+        """Return targets, C-contiguous, with their bits."""
+        bits: NDArray[Any] = targets if targets.dtype == np.int8 else targets.view(np.int64)
+        return cls(targets, bits)
+
+
 class Wanted(NamedTuple):
     """Targets (n,), and the bars whose target is another than that of the bar before."""
 
-    targets: Floats
+    targets: Floats | Sides
     changes: NDArray[np.int64]
 
 
-class Found(NamedTuple):
-    """Room for a curve and a row of sums; what is of length 0 is not wanted. `market`, for a row, is as in `Rows`."""
+class Steps(NamedTuple):
+    """Bars that were stepped through, and what was held at their closes and until the next one: (steps,) each.
 
-    curve: Curve
-    row: Floats
-    market: Floats
+    Before the first of them all is cash.
+    """
+
+    bar: NDArray[np.int64]
+    cash: Floats
+    units: Floats
+
+
+class Held(NamedTuple):
+    """What is held over the closes of bars [first, stop)."""
+
+    first: int
+    stop: int
+    cash: float
+    units: float
 
 
 class Fill(NamedTuple):
@@ -316,8 +356,8 @@ def commission_of(units: float, price: float, terms: CommissionTerms) -> float:
 
 @njit(cache=True, error_model="numpy", inline="always")
 def slipped(price: float, side: float, terms: SlippageTerms) -> float:
-    """Return the price of a fill that buys (side 1) or sells (−1), never below 0 (`gpt_trader.costs.Slippage`)."""
-    return max(price * (1.0 + side * terms.rate) + side * terms.per_unit, 0.0)
+    """Return the price of a fill that buys (side 1) or sells (−1), above 0 (`gpt_trader.costs.Slippage`)."""
+    return max(price * (1.0 + side * terms.rate) + side * terms.per_unit, LEAST_BROUGHT * price)
 
 
 @njit(cache=True, error_model="numpy", inline="always")
@@ -384,20 +424,22 @@ def run(prices: Prices, targets: Floats, capital: float, terms: Terms, curve: Cu
     `targets` is (n,): `targets[i]`, decided at the close of bar i, is filled at the open of bar i + 1, the last one
     never.
     """
-    changes = np.empty(len(targets), np.int64)
-    many = _changes(targets, changes)
-    return _trade(
-        prices, Wanted(targets, changes[:many]), capital, terms, Found(curve, np.empty(0), np.empty((0, 3)))
-    )
+    changes, steps = np.empty(len(targets), np.int64), _steps(len(targets))
+    many = _changes(targets.view(np.int64), changes)
+    done, tally = _trade(prices, Wanted(targets, changes[:many]), capital, terms, steps)
+    if len(curve.equity) > 0:
+        _draw(prices.close, capital, done, curve)
+    return tally
 
 
 @njit(cache=True, error_model="numpy", nogil=True)
-def sweep(prices: Prices, targets: Floats, capital: float, terms: Terms, rows: Rows) -> None:
-    """Simulate many targets (m, n) as `run` does one, keep no curve, and write a row of sums each."""
-    nowhere, changes = Curve(np.empty(0), np.empty(0)), np.empty(targets.shape[1], np.int64)
+def sweep(prices: Prices, wishes: Wishes, capital: float, terms: Terms, rows: Rows) -> None:
+    """Simulate many targets as `run` does one, keep no curve, and write a row of sums each."""
+    targets = wishes.targets
+    changes, steps = np.empty(targets.shape[1], np.int64), _steps(targets.shape[1])
     for trial in range(len(targets)):
         # Each value is one that some bar changed to, or the 0 before the first: the others need no look.
-        wrong, many = 0, _changes(targets[trial], changes)
+        wrong, many = 0, _changes(wishes.bits[trial], changes)
         for at in changes[:many]:
             wrong += 0 if rows.low <= targets[trial, at] <= rows.high else 1
         rows.odd[trial] = wrong > 0
@@ -405,7 +447,9 @@ def sweep(prices: Prices, targets: Floats, capital: float, terms: Terms, rows: R
             rows.sums[trial] = np.nan
         else:
             wanted = Wanted(targets[trial], changes[:many])
-            _trade(prices, wanted, capital, terms, Found(nowhere, rows.sums[trial], rows.market))
+            done, tally = _trade(prices, wanted, capital, terms, steps)
+            sums = _add_up(rows.market, capital, done, rows.sums[trial])
+            _conclude(sums, tally, rows.sums[trial])
 
 
 @njit(cache=True, error_model="numpy", nogil=True)
@@ -418,14 +462,13 @@ def summarize(equity: Floats, capital: float, tally: Tally, row: Floats) -> None
 
 
 @njit(cache=True, error_model="numpy", inline="always")
-def _changes(targets: Floats, found: NDArray[np.int64]) -> int:
+def _changes(bits: NDArray[np.int64] | Sides, found: NDArray[np.int64]) -> int:
     """Write the bars whose target has other bits than the one before (before the first: 0), return how many."""
-    bits = targets.view(np.int64)
     whole = len(bits) // 8 * 8
     differs = np.empty(len(bits), np.uint8)
     later, before, found_later = bits[1:], bits[:-1], differs[1:]
     for k in range(len(later)):  # many at once
-        found_later[k] = later[k] != before[k]
+        found_later[k] = (later[k] ^ before[k]) != 0
     differs[:1] = bits[:1] != 0
     count = 0
     for word, eight in enumerate(differs[:whole].view(np.uint64)):
@@ -440,16 +483,17 @@ def _changes(targets: Floats, found: NDArray[np.int64]) -> int:
 
 
 @njit(cache=True, error_model="numpy", nogil=True)
-def _trade(prices: Prices, wishes: Wanted, capital: float, terms: Terms, found: Found) -> Tally:
-    """Step through all bars; write the curve and the row, unless they are empty."""
+def _trade(prices: Prices, wishes: Wanted, capital: float, terms: Terms, room: Steps) -> tuple[Steps, Tally]:
+    """Step through the bars on which something may happen; return what they leave, and what the trades add up to.
+
+    `room` is for as many steps as there are bars.
+    """
     account, tally, paid_in = Account(capital, 0.0, 0.0, 0.0, 0.0), Tally(0, 0, 0, 0, 0.0, 0.0, 0.0), 0.0
     unwatched = np.isnan(terms.stop_loss) and np.isnan(terms.take_profit)
-    i, change, wanted, bars = 0, 0, 0.0, len(wishes.targets)
-    draws, adds = len(found.curve.equity) > 0, len(found.row) > 0
-    sums = _nothing(capital, bars)
+    i, change, count, held, wanted, bars = 0, 0, 0, 0, 0.0, len(wishes.targets)
     while i < bars:
-        cash, units = account.cash, account.units
-        paid = cash >= -_ROUNDING * units * account.entry_price
+        units = account.units
+        paid = account.cash >= -_ROUNDING * units * account.entry_price
         if wanted == account.wanted and (units == 0.0 or (units > 0.0 and paid and unwatched)):
             # Nothing can happen until the target changes: there is no position, or a long one that is paid and has no
             # stop. A step would only value it; most bars are like that.
@@ -457,18 +501,13 @@ def _trade(prices: Prices, wishes: Wanted, capital: float, terms: Terms, found: 
                 change += 1
             # At the close where the target changes, it is held still.
             stop = wishes.changes[change] + 1 if change < len(wishes.changes) else bars
-            closes = prices.close[i:stop]
-            if draws:
-                _draw(closes, cash, units, found.curve.equity[i:stop], found.curve.position[i:stop])
-            if adds:
-                sums = _waited(sums, i, closes, account, found)
-            tally = _kept(tally, stop - i if units != 0.0 else 0)
-            i, wanted = stop, wishes.targets[stop - 1]
+            held += stop - i if units != 0.0 else 0
+            i, wanted = stop, float(wishes.targets[stop - 1])
             continue
         bar = Bar(prices.open[i], prices.high[i], prices.low[i], prices.close[i])
         entry_price = account.entry_price
         account, left, entered, liquidated = step(account, bar, wanted, terms)
-        equity, wanted = account.cash + account.units * bar.close, wishes.targets[i]
+        wanted = float(wishes.targets[i])
         if left.units != 0.0:
             tally = _closed(tally, left, entry_price, paid_in)
         if entered.units != 0.0:
@@ -476,69 +515,146 @@ def _trade(prices: Prices, wishes: Wanted, capital: float, terms: Terms, found: 
             tally = _opened(tally, entered)
         if liquidated.units != 0.0:
             tally = _closed(tally, liquidated, entry_price, paid_in)
-        tally = _kept(tally, 1 if account.units != 0.0 else 0)
-        if draws:
-            found.curve.equity[i], found.curve.position[i] = equity, account.units
+        held += 1 if account.units != 0.0 else 0
+        room.bar[count], room.cash[count], room.units[count] = i, account.cash, account.units
+        count += 1
         i += 1
-        if adds:
-            sums = _flushed(_added(sums, equity), i, found.row)
-    if adds:
-        _conclude(sums, tally, found.row)
-    return tally
+    return Steps(room.bar[:count], room.cash[:count], room.units[:count]), _kept(tally, held)
 
 
 @njit(cache=True, error_model="numpy", inline="always")
-def _draw(closes: Floats, cash: float, units: float, equity: Floats, position: Floats) -> None:
-    """Write the curve of bars on which nothing happens."""
-    for k in range(len(closes)):  # from 0 on: several are done at once
-        equity[k] = cash + units * closes[k]
-    position[:] = units
+def _steps(bars: int) -> Steps:
+    """Return room for the steps of so many bars."""
+    return Steps(np.empty(bars, np.int64), np.empty(bars), np.empty(bars))
+
+
+@njit(cache=True, error_model="numpy", inline="always")
+def _draw(close: Floats, capital: float, steps: Steps, curve: Curve) -> None:
+    """Write the curve that steps leave."""
+    first = steps.bar[0] if len(steps.bar) > 0 else len(close)
+    curve.equity[:first], curve.position[:first] = capital, 0.0
+    for k in range(len(steps.bar)):
+        start, stop = steps.bar[k], steps.bar[k + 1] if k + 1 < len(steps.bar) else len(close)
+        closes, equity, cash, units = (
+            close[start:stop],
+            curve.equity[start:stop],
+            steps.cash[k],
+            steps.units[k],
+        )
+        for i in range(len(closes)):  # from 0 on: several are done at once
+            equity[i] = cash + units * closes[i]
+        curve.position[start:stop] = units
 
 
 @njit(cache=True, error_model="numpy", nogil=True)
-def market(close: Floats) -> Floats:
-    """Return Σr, Σr² and Σ min(r, 0)² of the returns of the closes before each bar and before the end, (n + 1, 3)."""
+def market(close: Floats) -> Market:
+    """Return what of the closes (n,) is the same for every trial."""
     found = np.zeros((len(close) + 1, 3))
     for i in range(1, len(close)):
         change = close[i] / close[i - 1] - 1.0
         found[i + 1, 0] = found[i, 0] + change
         found[i + 1, 1] = found[i, 1] + change * change
         found[i + 1, 2] = found[i, 2] + min(change, 0.0) ** 2
-    return found
+    spans = -(-len(close) // SPAN)
+    lowest, highest = np.empty(spans), np.empty(spans)
+    for span in range(spans):
+        closes = close[span * SPAN : (span + 1) * SPAN]
+        lowest[span], highest[span] = closes.min(), closes.max()
+    return Market(close, found, lowest, highest)
+
+
+@njit(cache=True, error_model="numpy", nogil=True)
+def _add_up(market: Market, capital: float, steps: Steps, row: Floats) -> Sums:
+    """Write the sums of each block of time that steps leave, and return those of all bars.
+
+    Slices are left alone here: to count who refers to one takes longer than the sums.
+    """
+    close, many = market.close, len(steps.bar)
+    sums = _nothing(capital, len(close))
+    for k in range(many):
+        at, cash, units = steps.bar[k], steps.cash[k], steps.units[k]
+        sums = _flushed(_added(_flushed(sums, at, row), cash + units * close[at]), at + 1, row)
+        stop = steps.bar[k + 1] if k + 1 < many else len(close)
+        if stop > at + 1 and units != 0.0:  # cash alone makes no returns
+            sums = _waited(sums, Held(at + 1, stop, cash, units), market, row)
+    return _flushed(sums, len(close), row)
 
 
 @njit(cache=True, error_model="numpy", inline="always")
-def _waited(sums: Sums, first: int, closes: Floats, account: Account, found: Found) -> Sums:
-    """Return the sums after bars, from `first` on, on which nothing happens.
+def _waited(sums: Sums, held: Held, market: Market, row: Floats) -> Sums:
+    """Return the sums after bars on which a position is held and nothing happens.
 
     What holds no cash to speak of has the returns of the closes, which are the same for every trial.
     """
-    done = 0
-    all_in = abs(account.cash) <= _NEGLIGIBLE * abs(account.units) * closes[0]
-    while done < len(closes):
-        until = min(len(closes), sums.edge - first)
-        if account.units != 0.0 and all_in:
-            sums = _followed(sums, found.market[first + done], found.market[first + until])
-            for close in closes[done:until]:
-                sums = _fallen(sums, account.cash + account.units * close)
-        elif account.units != 0.0:  # cash alone makes no returns
-            for close in closes[done:until]:
-                sums = _added(sums, account.cash + account.units * close)
-        done = until
-        sums = _flushed(sums, first + done, found.row)
+    first, stop, cash, units = held
+    close = market.close
+    all_in = abs(cash) <= _NEGLIGIBLE * abs(units) * close[first]
+    while first < stop:
+        until = min(stop, sums.edge)
+        if all_in:
+            sums = _followed(sums, first, until, market.sums)
+            sums = _sunk(sums, Held(first, until, cash, units), market)
+        else:
+            for i in range(first, until):
+                sums = _added(sums, cash + units * close[i])
+        first = until
+        sums = _flushed(sums, first, row)
     return sums
 
 
 @njit(cache=True, error_model="numpy", inline="always")
-def _followed(sums: Sums, before: Floats, after: Floats) -> Sums:
-    """Return the sums with the returns of the market between two of its bars."""
-    total, squares = sums.total + (after[0] - before[0]), sums.squares + (after[1] - before[1])
-    downside = sums.downside + (after[2] - before[2])
+def _followed(sums: Sums, first: int, stop: int, market: Floats) -> Sums:
+    """Return the sums with the returns of the market from one of its bars to another."""
+    total = sums.total + (market[stop, 0] - market[first, 0])
+    squares = sums.squares + (market[stop, 1] - market[first, 1])
+    downside = sums.downside + (market[stop, 2] - market[first, 2])
     return Sums(
         sums.last,
         total,
         squares,
         downside,
+        sums.peak,
+        sums.depth,
+        sums.floor,
+        sums.block,
+        sums.edge,
+        sums.begun,
+        sums.bars,
+    )
+
+
+@njit(cache=True, error_model="numpy", inline="always")
+def _sunk(sums: Sums, held: Held, market: Market) -> Sums:
+    """Return the sums with the peak and the fall of bars on which a long position is held, and the last equity.
+
+    Equity rises with the close, rounding too: a span whose highest close makes no peak and whose lowest no deeper fall
+    has none, and where there is no peak the lowest makes the fall. Spans may reach beyond what is held.
+    """
+    i, stop, cash, units = held
+    close = market.close
+    while i < stop:
+        span = i // SPAN
+        end = min(stop, (span + 1) * SPAN)
+        if cash + units * market.highest[span] > sums.peak:
+            for k in range(i, end):
+                sums = _fallen(sums, cash + units * close[k])
+        elif cash + units * market.lowest[span] < sums.floor:
+            lowest = close[i]
+            for k in range(i + 1, end):
+                lowest = min(lowest, close[k])
+            sums = _fallen(sums, cash + units * lowest)
+        i = end
+    return _at(sums, cash + units * close[stop - 1])
+
+
+@njit(cache=True, error_model="numpy", inline="always")
+def _at(sums: Sums, equity: float) -> Sums:
+    """Return the sums with another last equity."""
+    return Sums(
+        equity,
+        sums.total,
+        sums.squares,
+        sums.downside,
         sums.peak,
         sums.depth,
         sums.floor,

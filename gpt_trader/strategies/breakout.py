@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING
 
 from pydantic import Field
 
-from gpt_trader.strategies.base import Strategy
+from gpt_trader.strategies.base import CompiledTargets, Strategy
 
 if TYPE_CHECKING:
-    from gpt_trader.bars import Bars, Flags, Floats
+    from gpt_trader.bars import Bars, Floats
 
 
 class Breakout(Strategy):
@@ -35,40 +35,10 @@ class Breakout(Strategy):
 
     def targets(self, bars: Bars, first: int = 0) -> Floats:
         """Return the side held at each close (see `Strategy.targets`)."""
-        import numpy as np
+        return self.compiled(bars).of(len(bars), first)
 
-        from gpt_trader.indicators import exceeds, highest_before, lowest_before
+    def compiled(self, bars: Bars) -> CompiledTargets:
+        """Return the channel with what leaving it triggers (see `Strategy.compiled`)."""
+        import gpt_trader.strategies.compiled as rules
 
-        up = self._confirmed(exceeds(bars.close, highest_before(bars.high, self.lookback)))
-        down = self._confirmed(exceeds(lowest_before(bars.low, self.lookback), bars.close))
-        signal = np.zeros(len(bars))
-        if self.direction != "short":
-            signal[up] = 1.0
-        if self.direction != "long":
-            signal[down] = -1.0
-        return self._held(bars.close, signal, first)
-
-    def _confirmed(self, beyond: Flags) -> Flags:
-        """Return where the last `confirm` values are all true, shape (n,)."""
-        run = beyond.copy()
-        for back in range(1, self.confirm):
-            run[back:] &= beyond[:-back]
-            run[:back] = False
-        return run
-
-    def _held(self, close: Floats, signal: Floats, first: int) -> Floats:
-        """Return the side held at each close, flat at `first`, shape (n,)."""
-        import numpy as np
-
-        side = np.zeros(len(close))
-        held, entered_at = 0.0, 0.0
-        for i, (price, wanted) in enumerate(zip(close.tolist(), signal.tolist(), strict=True)):
-            if i < first:
-                continue
-            stopped = held if held and held * (price - entered_at) < -self.stop * entered_at else 0.0
-            if stopped:
-                held = 0.0
-            if not held and wanted and wanted != stopped:
-                held, entered_at = wanted, price
-            side[i] = held
-        return side
+        return rules.broken_out(bars, self.lookback, (self.confirm, self.stop), self.direction)

@@ -39,6 +39,6 @@ class MaCrossover(Strategy):
 
     def compiled(self, bars: Bars) -> CompiledTargets:
         """Return the crossover of both averages (see `Strategy.compiled`)."""
-        from gpt_trader.strategies.compiled import averages_crossed
+        import gpt_trader.strategies.compiled as rules
 
-        return averages_crossed(bars.close, self.fast, self.slow, self.direction)
+        return rules.averages_crossed(bars.close, self.fast, self.slow, self.direction)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from pydantic import Field, model_validator
 
-from gpt_trader.strategies.base import Strategy
+from gpt_trader.strategies.base import CompiledTargets, Strategy
 
 if TYPE_CHECKING:
     from gpt_trader.bars import Bars, Floats
@@ -42,24 +42,10 @@ class MeanReversion(Strategy):
 
     def targets(self, bars: Bars, first: int = 0) -> Floats:
         """Return the side held at each close (see `Strategy.targets`)."""
-        import numpy as np
+        return self.compiled(bars).of(len(bars), first)
 
-        from gpt_trader.indicators import z_score
+    def compiled(self, bars: Bars) -> CompiledTargets:
+        """Return the z-score with what it triggers (see `Strategy.compiled`); an undefined one changes nothing."""
+        import gpt_trader.strategies.compiled as rules
 
-        side = np.zeros(len(bars))
-        scores = z_score(bars.close, self.period).tolist()
-        held = 0.0
-        for i in range(first, len(scores)):
-            held = self._next(held, scores[i])
-            side[i] = held
-        return side
-
-    def _next(self, held: float, z: float) -> float:
-        """Return the side after a bar with score `z`; a NaN score changes nothing."""
-        if held * z >= self.exit and held:
-            held = 0.0
-        if not held and z <= -self.entry and self.direction != "short":
-            return 1.0
-        if not held and z >= self.entry and self.direction != "long":
-            return -1.0
-        return held
+        return rules.reverted(bars.close, self.period, (self.entry, self.exit), self.direction)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from pydantic import Field
 
-from gpt_trader.strategies.base import Strategy
+from gpt_trader.strategies.base import CompiledTargets, Strategy
 
 if TYPE_CHECKING:
     from gpt_trader.bars import Bars, Floats
@@ -34,20 +34,10 @@ class Momentum(Strategy):
 
     def targets(self, bars: Bars, first: int = 0) -> Floats:
         """Return the side held at each close (see `Strategy.targets`)."""
-        import numpy as np
+        return self.compiled(bars).of(len(bars), first)
 
-        from gpt_trader.indicators import change
+    def compiled(self, bars: Bars) -> CompiledTargets:
+        """Return the change over the lookback with what it triggers (see `Strategy.compiled`)."""
+        import gpt_trader.strategies.compiled as rules
 
-        moved = change(bars.close, self.lookback)
-        trigger = np.zeros(len(bars))
-        if self.direction != "short":
-            trigger[moved > self.threshold] = 1.0
-        if self.direction != "long":
-            trigger[moved < -self.threshold] = -1.0
-        side = np.zeros(len(bars))
-        free_from = first
-        for decision in np.flatnonzero(trigger).tolist():
-            if decision >= free_from:
-                side[decision : decision + self.hold] = trigger[decision]
-                free_from = decision + self.hold + 1
-        return side
+        return rules.moved(bars.close, self.lookback, (self.threshold, self.hold), self.direction)

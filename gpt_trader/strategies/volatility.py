@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from pydantic import Field
 
-from gpt_trader.strategies.base import Strategy
+from gpt_trader.strategies.base import CompiledTargets, Strategy
 
 if TYPE_CHECKING:
     from gpt_trader.bars import Bars, Floats
@@ -34,16 +34,11 @@ class Volatility(Strategy):
 
     def targets(self, bars: Bars, first: int = 0) -> Floats:
         """Return the side of the trend while quiet, at each close (see `Strategy.targets`)."""
-        import numpy as np
+        return self.compiled(bars).of(len(bars), first)
 
-        from gpt_trader.indicators import change, exceeds, rolling_std, sma
+    def compiled(self, bars: Bars) -> CompiledTargets:
+        """Return the average, the volatility and the threshold (see `Strategy.compiled`)."""
+        import gpt_trader.strategies.compiled as rules
 
-        trend = sma(bars.close, self.trend)
-        quiet = rolling_std(change(bars.close), self.vol_period) < self.threshold
-        side = np.zeros(len(bars))
-        if self.direction != "short":
-            side[quiet & exceeds(bars.close, trend)] = 1.0
-        if self.direction != "long":
-            side[quiet & exceeds(trend, bars.close)] = -1.0
-        side[:first] = 0.0
-        return side
+        periods = (self.vol_period, self.trend)
+        return rules.trending_quietly(bars.close, periods, self.threshold, self.direction)

@@ -301,7 +301,8 @@ def test_however_it_ends_the_terminal_is_as_it_was(
             terminal.press(how)
         else:
             terminal.process.send_signal(how)
-        assert terminal.left() == code
+        left = terminal.left()
+        assert left == code, terminal.process.stderr.read()
     finally:
         terminal.close()
 

@@ -96,6 +96,15 @@ def test_a_name_that_is_not_this_engines_is_refused(engine_api: Engine) -> None:
     assert refused.value.response.status_code == 421
 
 
+def test_a_refusal_is_no_error_of_ours(engine_api: Engine, caplog: pytest.LogCaptureFixture) -> None:
+    """Uvicorn calls an answer before the handshake an error of the app's: whoever is refused would fill the log."""
+    with pytest.raises(InvalidStatus):
+        Plain(engine_api, engine_api.key, headers={"Origin": "https://evil.example"})
+    with Plain(engine_api, engine_api.key) as client:  # by now the refusal's task has come to its end
+        assert client.subscribe("system.events")["type"] == "subscribed"
+    assert [record.getMessage() for record in caplog.records if record.levelname == "ERROR"] == []
+
+
 def test_our_own_page_may_come_in(engine_api: Engine) -> None:
     with Plain(engine_api, engine_api.key, headers={"Origin": engine_api.url}) as client:
         assert client.subscribe("system.events")["type"] == "subscribed"

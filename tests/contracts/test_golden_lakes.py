@@ -12,7 +12,8 @@ import orjson
 import pytest
 
 from gpt_trader.corporate_actions import CorporateActions
-from gpt_trader.errors import NotFound
+from gpt_trader.errors import CorruptLake, NotFound
+from gpt_trader.raw_bars import RawBars
 from storage.lake import Lake
 from storage.manifest import Manifest, Origin
 from tests.lake_samples import AAPL, IBM, changed, equal, exact_bars
@@ -30,6 +31,7 @@ IDS = {
         "6f3ab80dffcba95879c7569902ae3b2d",
         "2553e5fc15a61f188e561f632d52df00",
     ),
+    "lake-minutes": ("ffc3cb45ac8815c300daae409ddbbb67", "da31b82f5d0b1c4edc454d2cd3b26134"),
 }
 ACTIONS = CorporateActions.of({date(2019, 12, 16): 2.0}, {date(2020, 1, 6): 0.5})
 IBM_OF_V1 = exact_bars(40, timeframe="4h", start="2019-12-29")
@@ -152,3 +154,46 @@ def test_old_snapshots_of_version_1_can_be_collected(opened: Callable[[str], Lak
     assert done.snapshots == (IDS["lake-v1"][1],)
     assert (done.files, done.kept) == (0, 2)
     assert equal(lake.raw_bars("AAPL", snapshot=IDS["lake-v1"][0]), AAPL_OF_V1)
+
+
+MINUTES = [exact_bars(60, timeframe="1m", start=f"{day}T23:30") for day in ("2019-12-31", "2020-02-29")]
+
+
+def parts_of(lake: Lake) -> list[str]:
+    return [file.part for file in lake.entry("AAPL", "1m").files]
+
+
+def test_of_minutes_in_a_file_of_a_year_the_newest_month_gets_its_own(opened: Callable[[str], Lake]):
+    lake = opened("lake-minutes")
+    assert parts_of(lake) == ["2019", "2020"]
+    assert equal(lake.raw_bars("AAPL", "1m"), RawBars.joined(*MINUTES))
+    (before, _) = lake.entry("AAPL", "1m").files
+    more = exact_bars(10, timeframe="1m", start="2020-03-01T00:25")
+    ingest = lake.upsert(AAPL, "1m", more, source="csv")
+    assert (ingest.added, ingest.restated, ingest.unchanged) == (5, 5, 0)
+    assert parts_of(lake) == ["2019", "2020", "2020-03"]
+    assert lake.entry("AAPL", "1m").files[0] == before, "what nothing came to stays as it is"
+    assert equal(lake.raw_bars("AAPL", "1m"), RawBars.joined(MINUTES[0], MINUTES[1][:55], more))
+    assert equal(lake.raw_bars("AAPL", "1m", snapshot=IDS["lake-minutes"][1]), RawBars.joined(*MINUTES))
+    assert equal(lake.newest_bars("AAPL", "1m", 50), RawBars.joined(MINUTES[1][15:55], more))
+
+
+def test_minutes_that_are_known_leave_files_of_a_year_as_they_are(opened: Callable[[str], Lake]):
+    lake = opened("lake-minutes")
+    ingest = lake.upsert(AAPL, "1m", RawBars.joined(*MINUTES)[20:100], source="csv")
+    assert (ingest.added, ingest.restated, ingest.unchanged) == (0, 0, 80)
+    assert ingest.snapshot_id == IDS["lake-minutes"][1]
+    assert parts_of(lake) == ["2019", "2020"]
+
+
+def test_a_damaged_year_of_minutes_is_repaired_by_all_of_them_alone(opened: Callable[[str], Lake]):
+    lake = opened("lake-minutes")
+    path = lake.root / lake.entry("AAPL", "1m").files[1].path
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(CorruptLake, match="is damaged"):
+        lake.upsert(AAPL, "1m", MINUTES[1], source="csv")
+    everything = RawBars.joined(*MINUTES)
+    ingest = lake.upsert(AAPL, "1m", everything, source="csv")
+    assert ingest.repaired == (str(path.relative_to(lake.root)),)
+    assert parts_of(lake) == ["2019", "2020", "2020-03"]
+    assert equal(lake.raw_bars("AAPL", "1m"), everything)

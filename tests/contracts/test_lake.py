@@ -15,7 +15,7 @@ from gpt_trader.errors import BadBars, CorruptLake, NotEnoughBars, NotFound, Ref
 from gpt_trader.instruments import Instrument
 from gpt_trader.raw_bars import RawBars
 from storage.lake import Lake
-from storage.manifest import seal, unseal
+from storage.manifest import FileRef, seal, unseal
 from tests.contracts.lake_workers import ended, python
 from tests.lake_samples import AAPL, IBM, changed, equal, some_bars
 
@@ -161,6 +161,53 @@ def test_intraday_bars_lie_in_one_file_a_year_and_untouched_years_are_kept(lake:
     after = {file.part: file for file in lake.entry("AAPL", "4h").files}
     assert [part for part in after if after[part] != before[part]] == ["2020"]
     assert equal(lake.raw_bars("AAPL", "4h"), changed(raw, 500, volume=1.0))
+
+
+def test_of_minutes_the_newest_month_has_its_own_file_until_another_comes(lake: Lake):
+    raw = some_bars(70, timeframe="1d", start="2019-11-25")  # minutes a day apart
+    lake.upsert(AAPL, "1m", raw[:50], source="csv")  # until January 13th
+
+    def files() -> dict[str, FileRef]:
+        return {file.part: file for file in lake.entry("AAPL", "1m").files}
+
+    before = files()
+    assert list(before) == ["2019", "2020-01"]
+    lake.upsert(AAPL, "1m", raw[50:51], source="csv")
+    assert [part for part, file in files().items() if file != before[part]] == ["2020-01"]
+    lake.upsert(AAPL, "1m", raw[51:69], source="csv")
+    assert list(files()) == ["2019", "2020", "2020-02"]
+    before = files()
+    lake.upsert(AAPL, "1m", raw[69:], source="csv")
+    assert [part for part, file in files().items() if file != before[part]] == ["2020-02"]
+    lake.upsert(AAPL, "1m", changed(raw, 3, volume=1.0)[2:5], source="csv")
+    assert list(files()) == ["2019", "2020", "2020-02"]
+    assert equal(lake.raw_bars("AAPL", "1m"), changed(raw, 3, volume=1.0))
+    assert equal(lake.newest_bars("AAPL", "1m", 5), raw[-5:]), "from two files"
+
+
+def test_a_damaged_month_that_would_move_stays_and_new_bars_come_all_the_same(lake: Lake):
+    raw = some_bars(40, timeframe="1d", start="2019-12-01")
+    lake.upsert(AAPL, "1m", raw[:31], source="csv")
+    path = lake.root / lake.entry("AAPL", "1m").files[0].path
+    content = path.read_bytes()
+    path.write_bytes(b"")
+    lake.upsert(AAPL, "1m", raw[31:39], source="csv")
+    assert [file.part for file in lake.entry("AAPL", "1m").files] == ["2019-12", "2020-01"]
+    path.write_bytes(content)
+    lake.upsert(AAPL, "1m", raw[39:], source="csv")
+    assert [file.part for file in lake.entry("AAPL", "1m").files] == ["2019", "2020-01"]
+    assert equal(lake.raw_bars("AAPL", "1m"), raw)
+
+
+def test_many_files_are_read_side_by_side_and_joined_in_their_order(lake: Lake):
+    raw = some_bars(40_000, timeframe="1m", start="2019-12-25")
+    lake.upsert(AAPL, "1m", raw, source="csv")
+    files = lake.entry("AAPL", "1m").files
+    assert (len(files), sum(file.bytes for file in files) > 2**20) == (2, True)
+    assert equal(lake.raw_bars("AAPL", "1m"), raw)
+    (lake.root / files[1].path).write_bytes(b"")
+    with pytest.raises(CorruptLake, match="is damaged"):
+        lake.raw_bars("AAPL", "1m")
 
 
 def test_facts_that_are_said_win_and_others_stay(lake: Lake):

@@ -27,6 +27,18 @@ def test_what_a_session_shows_of_itself(house: House, traded: dict[str, Any]) ->
     assert served.text == page
 
 
+@pytest.mark.parametrize("command", [("paper", "start", "--replay"), ("run",)], ids=["paper", "run"])
+def test_all_there_is_of_a_symbol_is_traded_from_its_first_bar(
+    house: House, command: tuple[str, ...]
+) -> None:
+    """Without a range, so that the strategy knows less than it needs at first: the shortest command of all."""
+    begun = house.json(*command, "--symbol", "AAPL", "--strategy", "momentum", "--speed", "max", "--follow")
+    assert (begun["state"], begun["bars"]) == ("completed", 3270)
+    whole = house.json("backtest", "--symbol", "AAPL", "--strategy", "momentum", "--no-report")
+    assert begun["final_equity"] == pytest.approx(whole["metrics"]["final_equity"], rel=1e-9)
+    assert house.json("paper", "certificate", begun["session_id"])["verdict"] == "equal"
+
+
 def in_state(house: House, session_id: str, state: str) -> dict[str, Any]:
     """Return the session if it is in this state, else nothing."""
     answer = house.api("GET", f"/paper-trade/sessions/{session_id}")

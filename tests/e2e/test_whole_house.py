@@ -16,8 +16,11 @@ from typing import Any
 import pytest
 
 from cli.engine.record import PARTS
+from storage.cluster import is_ready, locate
 from tests.e2e.conftest import CONTRACT
+from tests.e2e.following import ByCurl
 from tests.e2e.house import House, run_ids_in
+from tests.waiting import eventually
 
 pytestmark = [
     pytest.mark.timeout(180),
@@ -197,6 +200,37 @@ def test_a_run_outlives_every_server(house: House, contract: dict[str, Any], tmp
     house.await_state(run_id, {"COMPLETED"})
     assert house.result(run_id)["metrics"]["trades"] == 1
     assert house.json(*CONTRACT)["result_hash"] == contract["result_hash"]
+
+
+def test_a_run_that_ends_while_the_database_is_away_waits_for_it(house: House, tmp_path: Path) -> None:
+    """The supervisor is held, so that PostgreSQL stays away until the run has tried to keep its result."""
+
+    def is_tried() -> bool:
+        return any(run_id in path.name for path in house.home.runs.glob(".*"))
+
+    def is_computing() -> bool:
+        return any(event == "progress" and data["stage"] == "simulate" for _, event, data in told.told)
+
+    gate = tmp_path / "gate"
+    run_id = house.begin_gated(gate)
+    told = ByCurl(house, run_id)
+    eventually(is_computing, what="the run's gate")
+    cluster = locate(house.home)
+    assert cluster is not None
+    killed = house.pid("database")
+    supervisor = house.record.supervisor.pid
+    os.kill(supervisor, signal.SIGSTOP)
+    try:
+        os.kill(killed, signal.SIGKILL)
+        eventually(lambda: not is_ready(cluster), seconds=20, what="PostgreSQL's end")
+        gate.touch()
+        eventually(is_tried, seconds=60, what="the run's try to keep its result")
+    finally:
+        os.kill(supervisor, signal.SIGCONT)
+    house.await_part_after("database", killed)
+    house.await_state(run_id, {"COMPLETED"})
+    assert house.result(run_id)["metrics"]["trades"] == 1
+    assert told.all()[-1][2]["state"] == "COMPLETED"
 
 
 ALTERNATING = '''

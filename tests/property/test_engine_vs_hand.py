@@ -45,7 +45,9 @@ def gapping_bars(draw: st.DrawFn) -> Bars:
     size, rng = draw(st.integers(1, 60)), np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
     level, drift = draw(st.sampled_from([0.005, 0.03, 0.15])), draw(st.sampled_from([0.0, 0.0, 0.05]))
     steps = rng.normal(drift, level, (size, 2)) * (rng.random((size, 2)) > draw(st.sampled_from([0.0, 0.5])))
-    walk = draw(st.sampled_from([0.01, 100.0, 50_000.0])) * np.exp(np.cumsum(steps.ravel())).reshape(size, 2)
+    walk = draw(st.sampled_from([0.004, 0.01, 100.0, 50_000.0])) * np.exp(np.cumsum(steps.ravel())).reshape(
+        size, 2
+    )
     opened, closed = walk[:, 0].copy(), walk[:, 1].copy()
     reach = np.abs(rng.normal(0, level, (size, 2)))
     return Bars(

@@ -29,19 +29,23 @@ def pieces(draw: st.DrawFn) -> list[list[int]]:
     return [rows[a:b] for a, b in zip([0, *cuts], [*cuts, len(rows)], strict=True)]
 
 
-@pytest.mark.parametrize("timeframe", ["1d", "4h"])
+@pytest.mark.parametrize("timeframe", ["1d", "4h", "1m"])
 @settings(max_examples=examples(15), deadline=None)
 @given(pieces=pieces())
 def test_any_split_and_order_of_the_same_rows_gives_the_same_snapshot(
     timeframe: str, pieces: list[list[int]]
 ):
-    raw = some_bars(ROWS, timeframe=timeframe, start="2019-12-28")
+    # Minutes a day apart: over three months, and two years.
+    every, start = ("1d", "2019-11-20") if timeframe == "1m" else (timeframe, "2019-12-28")
+    raw = some_bars(ROWS, timeframe=every, start=start)
     with tempfile.TemporaryDirectory() as folder:
         whole, piecewise = Lake(Path(folder) / "whole"), Lake(Path(folder) / "pieces")
         expected = whole.upsert(AAPL, timeframe, raw, source="sample")
         for rows in pieces:
             ingest = piecewise.upsert(AAPL, timeframe, raw[np.array(rows)], source="sample")
         assert ingest.snapshot_id == expected.snapshot_id
+        parts = [[file.part for file in lake.entry("AAPL", timeframe).files] for lake in (whole, piecewise)]
+        assert parts[0] == parts[1]
         assert piecewise.entry("AAPL", timeframe).logical_hash == whole.entry("AAPL", timeframe).logical_hash
         assert equal(piecewise.raw_bars("AAPL", timeframe), raw)
 

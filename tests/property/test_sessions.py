@@ -16,6 +16,11 @@ from hypothesis import strategies as st
 from gpt_trader.backtesting import engine
 from gpt_trader.backtesting.execution import load_vectorbt
 from gpt_trader.simulation import kernel
+from gpt_trader.strategies.base import Strategy
+from gpt_trader.strategies.breakout import Breakout
+from gpt_trader.strategies.ma_crossover import MaCrossover
+from gpt_trader.strategies.mean_reversion import MeanReversion
+from gpt_trader.strategies.momentum import Momentum
 from gpt_trader.trading import backtest, trader
 from gpt_trader.trading.desk import Desk
 from gpt_trader.trading.feed import moments
@@ -92,6 +97,27 @@ def test_several_legs_are_their_backtest_with_shared_cash(seed: int, risk: dict[
     np.testing.assert_allclose(session.equity, found.equity, rtol=1e-9, atol=1e-6)
     theirs = [(f.time, f.leg, f.units, f.price, f.purpose) for f in found.fills]
     same_fills(session, sorted(theirs, key=lambda fill: fill[:2]))
+
+
+@settings(quickly, max_examples=examples(40))
+@given(
+    seed=SEEDS,
+    strategy=st.sampled_from(
+        [
+            Momentum(lookback=9, threshold=0.01),
+            MaCrossover(fast=3, slow=11),
+            MeanReversion(period=8),
+            Breakout(lookback=7),
+        ]
+    ),
+)
+def test_a_session_from_the_first_bar_there_is_is_its_backtest(seed: int, strategy: Strategy) -> None:
+    """Where strategies know less than their warm-up, and decide nothing until they know it."""
+    request = PaperTradeRequest(symbol="X", strategy=strategy.name)
+    bars = walk(60, seed)
+    session = traded(request, [strategy], {"X": bars}, 0)
+    found = engine.simulate(bars, 0, strategy, request.backtest(request.legs[0]))
+    np.testing.assert_allclose(session.equity, found.equity, rtol=1e-9, atol=1e-6)
 
 
 def killed_now_and_then(seed: int, crash: CrashPoints, likely: float) -> tuple[Ledger, list[str]]:

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from pydantic import Field
 
-from gpt_trader.backtesting.engine import simulate
+from gpt_trader.backtesting.engine import simulate, wanted_targets
 from gpt_trader.backtesting.result import BacktestResult
 from gpt_trader.bars import Bars, Floats
 from gpt_trader.errors import NotEnoughBars, Refused
@@ -285,6 +285,36 @@ def test_too_few_bars_say_how_many_there_are_and_are_needed() -> None:
         simulate(flat(5), 2, Given(values=np.zeros(5), needs=6), request)
     assert (caught.value.problems[0].field, caught.value.problems[0].value) == ("end", "2010-01-08")
     assert len(simulate(flat(6), 2, Given(values=np.zeros(6), needs=6), request).time) == 4
+
+
+def test_nothing_is_decided_before_the_warm_up_ends() -> None:
+    rising = flat(6)
+    strategy, request = Given(values=np.ones(6), needs=4), BacktestRequest(symbol="TEST")
+    assert wanted_targets(strategy, rising, 0, request).tolist() == [0, 0, 0, 1, 1, 1]
+    assert wanted_targets(strategy, rising, 2, request).tolist() == [0, 1, 1, 1]
+    assert wanted_targets(strategy, rising, 5, request).tolist() == [1]
+
+
+def test_a_strategy_is_not_asked_with_less_than_its_warm_up() -> None:
+    class Needs(Given):
+        def targets(self, bars: Bars, first: int = 0) -> Floats:
+            return np.array([bars.close[3], 0.0, 0.0, 0.0]) * 0  # an IndexError with three bars
+
+    assert wanted_targets(Needs(values=0, needs=4), flat(3), 1, BacktestRequest(symbol="TEST")).tolist() == [
+        0,
+        0,
+    ]
+
+
+@pytest.mark.parametrize("declared", [0, -1, 2.5, True, None])
+def test_a_warm_up_that_is_no_number_of_bars_is_refused(declared: object) -> None:
+    class Odd(Given):
+        @property
+        def warmup(self) -> int:
+            return declared  # type: ignore[return-value]
+
+    with pytest.raises(Refused, match=r"warmup is .*whole number of bars, at least 1"):
+        simulate(flat(1), 0, Odd(values=np.zeros(1)), BacktestRequest(symbol="TEST"))
 
 
 @pytest.mark.parametrize("count", [0, 5])

@@ -15,7 +15,6 @@ import pytest
 from gpt_trader.backtesting.report.drawing import Scale
 from gpt_trader.bars import Bars, Floats
 from gpt_trader.optimization.charts import distribution, timeline
-from gpt_trader.optimization.neighborhood import value_places
 from gpt_trader.optimization.page import CELLS, THREADS, render_html
 from gpt_trader.optimization.result import OptimizeResult, choose
 from gpt_trader.optimization.space import search_space, trial_numbers
@@ -105,7 +104,7 @@ def synthetic(shape: tuple[int, ...], *, failed: int = 0) -> OptimizeResult:
     if failed:
         state[-failed:], objective[-failed:] = 2, np.nan
     reasons = {int(n): f"ValueError: {letters(n)}" for n in number[len(number) - failed :]}
-    screened = Screened(number, state, rows, reasons)
+    screened = Screened.of_rows(number, state, rows, reasons)
     _, _, backtests, verified = choose(study, real, snapshot_id="snap")
     best = int(np.nanargmax(objective))
     return OptimizeResult(study, screened, objective, (best,), (backtests[0],), verified, "snap", JUDGED)
@@ -220,9 +219,9 @@ def test_neighbors_of_drawn_combinations_are_the_nearest_that_were_tried() -> No
         space={"fast": {"low": 2, "high": 60}, "slow": {"low": 70, "high": 130}},
     )
     best, *tried = drawn.numbers[0], *drawn.screened.number.tolist()
-    places = value_places(drawn.study.space, tried)
+    places = drawn.study.space.places_of(tried)
     span = places.max(axis=0) - places.min(axis=0)
-    away = ((places - value_places(drawn.study.space, [best])) / span) ** 2
+    away = ((places - drawn.study.space.places_of([best])) / span) ** 2
     nearest = [tried[at] for at in np.argsort(away.sum(axis=1), kind="stable")[:5]]
     shown = Document(page(drawn))
     listed = [row[:2] for row in shown.tables["neighbors"][1:]]
@@ -324,7 +323,7 @@ def test_three_parameters_show_the_two_that_matter_and_threads_through_all():
 
 def test_weights_name_the_parameter_that_decides():
     result = synthetic((6, 7, 5))
-    places = value_places(result.study.space, result.screened.number)
+    places = result.study.space.places_of(result.screened.number)
     decided = replace(result, objective=places[:, 1] * 1.0 + 0.01 * places[:, 2])
     weighed = weights(decided)
     assert list(weighed)[:2] == ["hold", "shift"]
@@ -336,7 +335,7 @@ def test_weights_name_the_parameter_that_decides():
 def test_places_of_many_are_those_of_each():
     space = synthetic((6, 7, 5)).study.space
     numbers = [0, 1, 17, 209]
-    assert value_places(space, numbers).tolist() == [list(space.places(number)) for number in numbers]
+    assert space.places_of(numbers).tolist() == [list(space.places(number)) for number in numbers]
 
 
 def test_a_surface_has_the_best_of_each_cell_and_says_why_there_is_none():
@@ -348,7 +347,7 @@ def test_a_surface_has_the_best_of_each_cell_and_says_why_there_is_none():
     cube[0, 2] = np.nan
     cube[0, 3, :4] = np.nan
     kept = slice(0, 200)  # the last two cells were not drawn
-    screened = Screened(result.screened.number[kept], state[kept], result.screened.rows[kept], {})
+    screened = Screened.of_rows(result.screened.number[kept], state[kept], result.screened.rows[kept], {})
     found = surface(
         replace(result, screened=screened, objective=objective[kept], numbers=(17,)), ["period", "hold"], 60
     )

@@ -59,7 +59,7 @@ def made(found: Study, surface: Surface, numbers: list[int]) -> Screened:
     rows[:, COLUMNS.index("final")] = np.where(state == RUN, value + 1, np.nan)
     rows[:, COLUMNS.index("entries")] = [found.space.at(number).get("b", 5) for number in numbers]
     rows[:, COLUMNS.index("depth")] = -np.array([found.space.at(number)["a"] for number in numbers]) / 100
-    return Screened(np.array(numbers), state, rows, {})
+    return Screened.of_rows(np.array(numbers), state, rows, {})
 
 
 def search(found: Study, surface: Surface = hill, log: list[list[int]] | None = None) -> Search:

@@ -245,7 +245,7 @@ def test_a_warm_up_that_is_no_number_of_bars_is_found(warmup):
         def warmup(self):
             return warmup
 
-    assert f"warmup is {warmup!r}: a whole number of bars is due" in message(Odd())
+    assert f"warmup is {warmup!r}; allowed: a whole number of bars" in message(Odd())
 
 
 def test_numpys_whole_numbers_are_bars():

@@ -16,7 +16,7 @@ from gpt_trader.optimization.result import choose, require_causal_best, rules
 from gpt_trader.optimization.screening import BLOCKS, COLUMNS, WIDTH
 from gpt_trader.optimization.space import search_space, trial_numbers
 from gpt_trader.optimization.study import FAILED, RUN, SKIPPED, Screened, Study
-from gpt_trader.optimization.walk_forward import document, stretches, walk
+from gpt_trader.optimization.walk_forward import Stretch, Window, document, stretches, walk
 from gpt_trader.requests import OptimizeRequest, WalkForward
 from gpt_trader.simulation import kernel
 from gpt_trader.strategies.base import CompiledTargets, Strategy
@@ -281,6 +281,25 @@ def test_the_walks_equity_is_one_curve():
     assert shown["bars"] == sum(len(window.equity) for window in windows)
     assert len(shown["each"]) == 5
     assert 0 <= shown["consistency"] <= 1
+
+
+@pytest.mark.parametrize(
+    ("trained", "tested", "kept"),
+    [
+        (0.2, 0.11, 1.0),
+        (0.2, 0.09, 0.0),
+        (-0.4, -0.01, 0.0),
+        (-0.4, 0.01, 0.0),
+        (0.0, 0.01, 0.0),
+        (None, 0.3, 0.0),
+    ],
+)
+def test_a_training_that_lost_has_no_pace_to_keep(trained: float | None, tested: float, kept: float):
+    found = study(walk_forward={"windows": 2})
+    year = round(found.bars.periods_a_year)
+    stretch = Stretch(0, 1, 2, 2 + year)
+    window = Window(stretch, 1, 1, 0, None, trained, tested, 1, np.full(year, 10_000.0 * (1 + tested)))
+    assert document(found, [window])["robustness"] == kept
 
 
 class Peeking(Strategy):

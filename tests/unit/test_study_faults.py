@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -13,7 +12,7 @@ from gpt_trader.bars import Bars, Floats
 from gpt_trader.errors import GptTraderError, Refused, UnknownName
 from gpt_trader.optimization.result import choose
 from gpt_trader.optimization.space import search_space, trial_numbers
-from gpt_trader.optimization.study import FAILED, RUN, Study
+from gpt_trader.optimization.study import FAILED, RUN, Screened, Study
 from gpt_trader.optimization.walk_forward import walk
 from gpt_trader.requests import OptimizeRequest, WalkForward
 from gpt_trader.strategies.base import Strategy
@@ -75,9 +74,10 @@ def test_rows_that_were_kept_wrong_are_found_among_the_chosen_and_the_drawn() ->
     found = study(top=1)
     kept = screened(found)
     best = choose(found, kept, snapshot_id="")[1][0]
-    falsified = np.where(kept.number[:, None] == best, kept.rows, kept.rows * 0.999)
+    rows = np.where(kept.number[:, None] == best, kept.rows, kept.rows * 0.999)
+    falsified = Screened.of_rows(kept.number, kept.state, rows, kept.reasons)
     with pytest.raises(GptTraderError, match="kept another outcome of"):
-        choose(found, replace(kept, rows=falsified), snapshot_id="")
+        choose(found, falsified, snapshot_id="")
 
 
 def test_a_validator_that_raises_is_a_failed_trial() -> None:

@@ -4,39 +4,38 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from gpt_trader.indicators import Memory, remembering, shared, sma
 
-#: Prints by how many MB a sweep of so many bars, fast and slow averages raised the most memory that a process had.
-SWEEP = """
-import resource, sys
-from benchmarks.optimize import study_of, walking_bars
-bars, fasts, slows = map(int, sys.argv[1:])
-study, numbers = study_of(walking_bars(bars), fasts, slows)
-study.screen(numbers[:2])  # compiles, or reads what was compiled
-most = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1_000
-before = most()
-found = study.screen(numbers)
-assert found.counts()["run"] == len(numbers)
-print(most() - before)
-"""
+ROOT = Path(__file__).parents[2]
 
 
-def added(*words: int) -> float:
-    command = [sys.executable, "-P", "-c", "import sys; sys.path.insert(0, '.')\n" + SWEEP, *map(str, words)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+def added(*words: int | str) -> float:
+    """Return by how many MB a sweep of so many bars, fast and slow averages raised a process's peak."""
+    command = [sys.executable, "-m", "benchmarks.sweep_memory", *map(str, words)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=170)
     assert done.returncode == 0, done.stderr
     return float(done.stdout)
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="ru_maxrss has other units elsewhere")
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the peak is read from /proc")
+
+
 def test_many_bars_and_many_trials_take_no_more_than_100_mb() -> None:
     """Kept without a bound, the averages alone would be 200 MB of the first sweep."""
     assert added(125_000, 4, 196) < 100
-    assert added(500, 200, 100) < 100
+    assert added(500, 200, 100) < 30
+
+
+@pytest.mark.slow
+def test_the_largest_grid_takes_no_more_than_100_mb_to_its_report() -> None:
+    """In memory, its rows alone would be 150 MB, and its indicators another 40."""
+    assert added(5_040, 500, 500) < 70
+    assert added(5_040, 500, 500, "concluded") < 100
 
 
 def test_what_is_remembered_is_bounded_and_right() -> None:
