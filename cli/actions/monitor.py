@@ -96,8 +96,8 @@ def _lines(watching: Watching) -> None:
             elif message is not None and message["type"] == "publication":
                 write(line(message, watching.trading.named) + "\n")
             for alert in watching.look():
-                if not current().machine:
-                    write(alert_line(alert) + "\n")
+                told = json.dumps({"type": "alert", "data": alert}, ensure_ascii=False)
+                write((told if current().machine else alert_line(alert)) + "\n")
 
 
 def _live(watching: Watching) -> None:

@@ -97,9 +97,12 @@ def test_a_monitor_for_a_script_writes_json_alone(engine_api: Engine, tmp_path: 
         eventually(lambda: run_id in told(), what="the run's snapshot")
         engine_api.events.append(channel_of(run_id), "log", {"level": "INFO", "message": "héllo"})
         eventually(lambda: "héllo" in told(), what="the log line")
+        raised = engine_api.http.post("/system/alerts", json={"message": "smoke on the stairs"}).json()
+        eventually(lambda: "smoke on the stairs" in told(), what="the alert")
         assert interrupted(process) == 0
-    kinds = {json.loads(line)["type"] for line in told().splitlines()}
-    assert kinds == {"snapshot", "publication"}
+    lines = [json.loads(line) for line in told().splitlines()]
+    assert {each["type"] for each in lines} == {"snapshot", "publication", "alert"}
+    assert raised["id"] in [each["data"]["id"] for each in lines if each["type"] == "alert"]
 
 
 def test_once_shows_how_things_stand_and_ends(engine_api: Engine, tmp_path: Path) -> None:
