@@ -102,7 +102,7 @@ class OrderItem(BaseModel):
 
     number: int = Field(description="Its event's number in the ledger.")
     id: str
-    leg: int
+    leg: int = Field(description="Its place in the request's `legs`, from 0.")
     symbol: str
     side: Literal[1, -1]
     type: str
@@ -141,7 +141,7 @@ class FillItem(BaseModel):
     order_id: str
     execution_id: str
     time: str
-    leg: int
+    leg: int = Field(description="Its place in the request's `legs`, from 0.")
     symbol: str
     units: Money
     price: Money
@@ -161,7 +161,7 @@ class Position(BaseModel):
     """What a leg holds, valued at its symbol's last close."""
 
     session_id: UUID
-    leg: int
+    leg: int = Field(description="Its place in the request's `legs`, from 0.")
     symbol: str
     currency: str
     units: Money = Field(description="Signed: below 0 is short.")

@@ -111,8 +111,8 @@ def gained(session: Mapping[str, Any]) -> str | None:
 
 
 def readable(row: Mapping[str, Any]) -> Row:
-    """Return a row as a person reads it: money to cents, units to six digits, times to the second."""
-    return {name: _time(value) if name in _TIMES else _rounded(name, value) for name, value in row.items()}
+    """Return a row as a person reads it: money to cents, units to six digits, times to the second, legs from 1."""
+    return {name: _part(name, value) for name, value in row.items()}
 
 
 def session_view(session: Mapping[str, Any], held: Sequence[Row]) -> Iterable[RenderableType]:
@@ -219,7 +219,10 @@ def certified(found: Mapping[str, Any]) -> Iterable[RenderableType]:
 def _side(value: object) -> str:
     """Return what one side has: an event or a fill, an amount, or nothing."""
     if isinstance(value, Mapping):
-        return shown({name: _time(part) if name in _TIMES else part for name, part in value.items()})
+        exact = {
+            name: _part(name, part) if name in _TIMES | {"leg"} else part for name, part in value.items()
+        }
+        return shown(exact)
     return "nothing" if value is None else shown(value)
 
 
@@ -235,6 +238,12 @@ def stepped(result: Mapping[str, Any]) -> Iterable[RenderableType]:
         {name: said for name, said in COLUMNS["each"].items() if name != "error" or errors},
         numbers=_MONEY,
     )
+
+
+def _part(name: str, value: object) -> object:
+    if name == "leg" and isinstance(value, int):
+        return value + 1
+    return _time(value) if name in _TIMES else _rounded(name, value)
 
 
 def _rounded(name: str, value: object) -> object:

@@ -13,8 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
 
 from cli.commands.complete import complete_session
+from cli.terminal.sessions import certified, readable
 from gpt_trader.strategies.user import stored_id
 from tests.cli.conftest import Command, environment
 from tests.cli.contract_server import Contract
@@ -381,3 +383,14 @@ def test_sessions_are_completed_by_name_and_id(server: Contract, cli: Command) -
     one, two = server.runs
     assert complete_session("pa") == ["pair"]
     assert set(complete_session("")) == {"pair", one, two}
+
+
+def test_a_person_counts_legs_from_1_and_a_program_from_0() -> None:
+    row = {"leg": 0, "time": "2012-01-03T00:00:00Z", "units": "1"}
+    assert readable(row)["leg"] == 1
+    same = {"verdict": "diverged", "replay_equal": False, "backtest_equal": None, "ledger_hash": "0" * 64}
+    first = {"of": "replay", "time": row["time"], "reason": "units", "session": row, "other": row}
+    console = Console(record=True, width=120, file=io.StringIO())
+    for each in certified({**same, "first_divergence": first}):
+        console.print(each)
+    assert console.export_text().count("leg=1") == 2
