@@ -7,11 +7,14 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, suppress
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Any, Final
 from uuid import UUID
+
+import orjson
 
 from api import runs
 from api.context import Context
@@ -34,6 +37,9 @@ NAMES: Final = (MARKET, PORTFOLIO, TRADES, SYSTEM_CHANNEL, "runs.{id}", "custom.
 
 #: Most bars of each series that a subscription's snapshot holds.
 MOST_SNAPSHOT_BARS: Final = 200
+
+#: Most that the snapshot of portfolios holds, half of what may wait for a client: the newest sessions come first.
+MOST_SNAPSHOT_BYTES: Final = 512 * 1024
 
 _CUSTOM_NAME: Final = re.compile(r"custom(\.[A-Za-z0-9_-]{1,40}){1,3}")
 
@@ -102,7 +108,8 @@ def custom(principal: Principal, name: str) -> Stream:
 def _portfolio(context: Context, owner: str) -> Stream:
     async def snapshot() -> tuple[Position | None, dict[str, Any]]:
         found = await asyncio.to_thread(context.sessions.views.standings, owner)
-        return None, {"schema_version": 1, "sessions": found}
+        kept = _within(MOST_SNAPSHOT_BYTES, found)
+        return None, {"schema_version": 1, "sessions": kept, "omitted": len(found) - len(kept)}
 
     return Stream(PORTFOLIO, portfolio_channel(owner), snapshot=snapshot)
 
@@ -144,6 +151,12 @@ async def _run(context: Context, principal: Principal, name: str, given: Mapping
         return await context.reader.latest(log, ("state", "progress", "result"))
 
     return Stream(log, log, snapshot=snapshot, attended=lambda: context.run_states.watched(run_id))
+
+
+def _within(size: int, standings: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return the first standings that together are no longer than that as JSON."""
+    ends = accumulate(len(orjson.dumps(each)) for each in standings)
+    return [each for each, end in zip(standings, ends, strict=True) if end <= size]
 
 
 async def _nothing() -> tuple[Position | None, dict[str, Any]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import threading
@@ -285,6 +286,22 @@ def _look_at_portfolio(engine: Engine, session_id: str) -> None:
         (standing,) = [each for each in snapshot["data"]["sessions"] if each["session_id"] == session_id]
         assert (standing["equity"], standing["cash"]) == (mine["equity"], mine["cash"])
         assert standing["positions"] == {"ACME": held[0]["units"]}
+        assert snapshot["data"]["omitted"] == 0
+
+
+def test_a_snapshot_of_thousands_of_sessions_fits_and_says_what_it_leaves_out(
+    engine_api: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    many = [{"session_id": str(uuid4()), "number": n, "filler": "x" * 250} for n in range(4_000)]
+    views = engine_api.context.sessions.views
+    monkeypatch.setattr(views, "standings", lambda owner: many)
+    with Plain(engine_api, engine_api.key) as client:
+        client.subscribe("portfolio.updates")
+        (snapshot,) = client.take_until(lambda message: message["type"] == "snapshot")
+    data = snapshot["data"]
+    assert [each["number"] for each in data["sessions"]] == list(range(4_000 - data["omitted"]))
+    assert 0 < data["omitted"] < 4_000
+    assert 500 * 1024 < len(json.dumps(data["sessions"], separators=(",", ":"))) <= 520 * 1024
 
 
 def test_whoever_starts_a_session_needs_the_scope_trade(engine_api: Engine, tia: dict[str, str]) -> None:
