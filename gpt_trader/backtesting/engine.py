@@ -115,10 +115,11 @@ def sides(request: SimulationRequest) -> tuple[float, float]:
 
 def require_bars(bars: Bars, first: int, strategy: Strategy, request: SimulationRequest) -> None:
     """Raise NotEnoughBars if there is nothing to trade or nothing to decide from."""
+    many = len(bars)
+    if 0 <= first < many and strategy.warmup <= many:
+        return
     if first < 0:
         raise ValueError(f"first is {first}, an index of bars is ≥ 0")
-    if first < len(bars) and strategy.warmup <= len(bars):
-        return
     stored = f"{iso(bars.time[0])} to {iso(bars.time[-1])}" if len(bars) else None
     if first >= len(bars):
         asked = f"from {request.start or 'the first'} to {request.end or 'the last'} bar"

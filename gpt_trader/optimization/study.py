@@ -208,12 +208,14 @@ class Study:
         except Exception as error:  # noqa: BLE001 - a user's validator: shown and counted, and the study goes on
             return NoTargets(FAILED, f"{type(error).__name__}: {error}"[:500])
         try:
-            require_bars(self.bars, self.first, candidate, self.request)
-            compiled = candidate.compiled(self.bars) if unchecked else None
+            bars, first = self.bars, self.first
+            require_bars(bars, first, candidate, self.request)
+            compiled = candidate.compiled(bars) if unchecked else None
             if compiled is None:
-                room(False)[:] = wanted_targets(candidate, self.bars, self.first, self.request)
+                room(False)[:] = wanted_targets(candidate, bars, first, self.request)
             else:
-                compiled.write(*compiled.inputs, self.first, room(compiled.whole))
+                write_to, inputs, whole = compiled
+                write_to(*inputs, first, room(whole))
         except (Refused, NotEnoughBars) as refused:
             return NoTargets(FAILED, refused.detail)
         except Exception as error:  # noqa: BLE001 - a user's code: shown and counted, and the study goes on

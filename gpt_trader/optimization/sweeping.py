@@ -64,17 +64,18 @@ class Sweep:
 
     def room(self, whole: bool) -> Floats | Sides:
         """Return where the targets of the next trial are to be written: int8 where they are `whole`, else float64."""
-        if whole not in self._rooms:
+        room = self._rooms.get(whole)
+        if room is None:
             bars = len(self._study.bars) - self._study.first
-            self._rooms[whole] = _Room(np.int8 if whole else np.float64, len(self._numbers), bars)
-        self._asked = room = self._rooms[whole]
+            room = self._rooms[whole] = _Room(np.int8 if whole else np.float64, len(self._numbers), bars)
+        self._asked = room
         return room.each[len(room.places)]
 
     def add(self, place: int) -> None:
         """Take what was written to `room` as the targets of the trial at this place."""
         room = self._asked
         room.places.append(place)
-        if len(room.places) == len(room.targets):
+        if len(room.places) == len(room.each):
             self._simulate(room)
 
     def miss(self, place: int, none: NoTargets) -> None:
