@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import timedelta
 from typing import Any, Final
 from uuid import UUID
@@ -23,7 +23,7 @@ from storage.events import EventLog
 from storage.market_stream import SYSTEM_CHANNEL
 from storage.session_care import SessionCare
 from storage.session_cases import SessionCases
-from storage.sessions import Session
+from storage.session_rows import Session
 
 #: Bars of a slow replay that may pass without a commit, beyond the seconds that every session has.
 SILENT_BARS: Final = 5
@@ -45,11 +45,11 @@ class Deadman:
         #: When each finding was raised last: rule, session, and where the session stood.
         self._raised: dict[tuple[str, UUID, int, int], float] = {}
 
-    def look(self) -> None:
-        """Raise what there is to raise now."""
+    def look(self, abandoned: Sequence[tuple[Session, float]]) -> None:
+        """Raise what there is to raise now; `abandoned` is what `SessionCare.abandoned` returned just now."""
         found = {
             (alert.rule, each.session_id, each.seq, each.lease_token): (each, alert)
-            for each, alert in self._found()
+            for each, alert in self._found(abandoned)
         }
         now = time.monotonic()
         for key, (session, alert) in found.items():
@@ -59,9 +59,9 @@ class Deadman:
                 self._raised[key] = now
         self._raised = {key: at for key, at in self._raised.items() if key in found}
 
-    def _found(self) -> Iterator[tuple[Session, Alert]]:
+    def _found(self, abandoned: Sequence[tuple[Session, float]]) -> Iterator[tuple[Session, Alert]]:
         rules = self._rules
-        for session, seconds in self._care.abandoned():
+        for session, seconds in abandoned:
             case = self._cases.of(session)
             left = case.left(session)
             if left != "cancelled":  # somebody wanted that

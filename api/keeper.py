@@ -27,7 +27,7 @@ from gpt_trader.errors import GptTraderError, NotFound
 from gpt_trader.runs import FINAL_STATES, SLICE_TAG
 from storage.session_care import SessionCare
 from storage.session_cases import SessionCases
-from storage.sessions import Session
+from storage.session_rows import Session
 
 #: How often sessions are looked for.
 EVERY_SECONDS: Final = 1.0
@@ -73,8 +73,9 @@ class Keeper:
 
     async def look(self) -> None:
         """Tell what is dead or hangs; go on with what is abandoned or waits for a command to be obeyed."""
-        await asyncio.to_thread(self._deadman.look)
-        abandoned = [each for each, _ in await asyncio.to_thread(self._care.abandoned)]
+        found = await asyncio.to_thread(self._care.abandoned)
+        await asyncio.to_thread(self._deadman.look, found)
+        abandoned = [each for each, _ in found]
         waiting = await asyncio.to_thread(self._care.waiting, COMMAND_SECONDS)
         asked = {each.session_id for each in waiting}
         for session in {each.session_id: each for each in (*abandoned, *waiting)}.values():

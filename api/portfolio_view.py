@@ -12,8 +12,8 @@ from uuid import UUID
 from api.session_models import Position
 from gpt_trader.trading.orders import exact, exactly, plain
 from gpt_trader.trading.state import State
+from storage.session_rows import Session
 from storage.session_views import Curve, SessionViews
-from storage.sessions import Session
 
 _ZERO: Final = Decimal(0)
 

@@ -13,8 +13,8 @@ from api.models import RunAccepted
 from api.sessions import ROOT, is_traded, symbols_of
 from gpt_trader.trading.orders import exact, exactly, plain
 from gpt_trader.trading.statuses import Status
+from storage.session_rows import Session, StoredEvent
 from storage.session_views import OrderView
-from storage.sessions import Session, StoredEvent
 
 Money = str
 

@@ -12,7 +12,7 @@ from gpt_trader.runs import FINAL_STATES
 from gpt_trader.slices import SLICES
 from gpt_trader.trading.request import PaperTradeRequest
 from storage.runs import RunStore
-from storage.sessions import Session
+from storage.session_rows import Session
 
 
 class SessionRuns:

@@ -19,8 +19,9 @@ from api.session_runs import SessionRuns
 from gpt_trader.errors import EngineUnreachable, Problem, Refused
 from gpt_trader.requests import Request
 from storage.session_care import SessionCare
+from storage.session_rows import Session, no_session
 from storage.session_views import SessionViews
-from storage.sessions import Session, SessionStore, no_session
+from storage.sessions import SessionStore
 
 if TYPE_CHECKING:
     from api.context import Context

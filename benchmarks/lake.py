@@ -14,6 +14,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -22,13 +23,15 @@ import pyarrow.parquet as pq
 from gpt_trader.instruments import TIMEFRAMES, Instrument
 from gpt_trader.raw_bars import RawBars, inspect
 from storage.lake import Lake
+from storage.lake_writing import Arrival
 from storage.manifest import Entry, FileRef
 from storage.query import query
 
 COLUMNS = ["time", "open", "high", "low", "close", "volume", "factor"]
 STOCK = Instrument(symbol="STOCK")
 DAYS = 5040
-MINUTES = 365 * 24 * 60
+DAY = 24 * 60
+MINUTES = 365 * DAY
 
 
 def walk(n: int, timeframe: str, seed: int = 1) -> RawBars:
@@ -168,6 +171,29 @@ def _restated(lake: Lake, count: int) -> list[Entry]:
     ]
 
 
+def live_minute(folder: Path, symbols: int, stored: int, what: str) -> None:
+    """Time a minute of a live stream: a bar of each symbol more, behind so many of this year that are stored."""
+    lake, raw = Lake(folder / f"live{symbols}-{stored}"), walk(stored + 6, "1m")
+    raw = replace(raw, time=raw.time + (np.datetime64("2025-01-01") - np.datetime64("2006-01-01")))
+    instruments = [Instrument(symbol=f"L{n}") for n in range(symbols)]
+
+    def arrivals(begin: int, end: int) -> list[Arrival]:
+        found = inspect(raw[np.arange(len(raw))[begin:end]], "1m")
+        return [Arrival(each, "1m", found, "csv") for each in instruments]
+
+    for each in arrivals(0, stored):
+        lake.upsert_many([each])
+    cpu, wall = [], []
+    for n in range(5):
+        minute = arrivals(stored + n, stored + n + 1)
+        started = time.process_time(), time.perf_counter()
+        lake.upsert_many(minute)
+        cpu.append(time.process_time() - started[0])
+        wall.append(time.perf_counter() - started[1])
+    row(f"live minute, {symbols} symbols, {what} (CPU)", f"{statistics.median(cpu):.2f} s")
+    row("  the same by the clock", f"{statistics.median(wall):.2f} s")
+
+
 def sql(lake: Lake) -> None:
     one = "SELECT avg(close) FROM bars_1d WHERE symbol = 'STOCK'"
     row("SQL, average over 20 years (fresh connection)", f"{median(lambda: query(lake, one), 10):.1f} ms")
@@ -189,6 +215,10 @@ def main() -> None:
         commits(folder, 500, bare, "≤ 25 ms")
         commits(folder, 5000, bare, "")
         sql(lake)
+        two_months, half_a_year = 59 * DAY, 181 * DAY
+        for symbols in (50, 200):  # at the end of a month: its file is the longest
+            live_minute(folder, symbols, two_months + 21 * 390 - 10, "stocks")
+        live_minute(folder, 50, half_a_year - 10, "pairs")
 
 
 if __name__ == "__main__":

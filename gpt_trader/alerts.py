@@ -72,7 +72,7 @@ class Alert:
 
 
 class Watched(Protocol):
-    """What the rules look at in a session (`storage.sessions.Session` has it)."""
+    """What the rules look at in a session (`storage.session_rows.Session` has it)."""
 
     @property
     def session_id(self) -> UUID:

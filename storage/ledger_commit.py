@@ -24,7 +24,8 @@ from gpt_trader.trading.orders import plain
 from gpt_trader.trading.state import State
 from gpt_trader.trading.statuses import FINAL
 from storage.database import libpq_arguments
-from storage.sessions import LEASE_SECONDS, Lease
+from storage.session_rows import Lease
+from storage.sessions import LEASE_SECONDS
 
 #: Moves the session's row on, if its lease and its length are as the writer thinks, and appends the events: it inserts
 #: nothing where it moved nothing. That is also why `ledger_events` needs no foreign key, whose check of each row took a

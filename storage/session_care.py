@@ -10,7 +10,7 @@ from uuid import UUID
 
 from sqlalchemy import ColumnElement, DateTime, Engine, cast, func, select, text
 
-from storage.sessions import Session
+from storage.session_rows import Session
 from storage.tables import LEDGER_EVENTS, SESSION_COMMANDS, SESSIONS
 
 _NOW: Final = func.clock_timestamp()

@@ -12,7 +12,7 @@ from uuid import UUID
 
 from sqlalchemy import Engine, text
 
-from storage.sessions import Session
+from storage.session_rows import Session
 
 Because = Literal["dead", "cancelled"]
 

@@ -27,7 +27,7 @@ from gpt_trader.trading.ledger import Journal, Ledger
 from gpt_trader.trading.state import State
 from storage.ledger_commit import LedgerConnection
 from storage.session_bars import packed, unpacked
-from storage.sessions import Lease, lost
+from storage.session_rows import Lease, lost
 from storage.tables import LEDGER_EVENTS, SESSION_BARS, SESSION_SNAPSHOTS, SESSIONS
 
 logger = logging.getLogger("gpt_trader.sessions")

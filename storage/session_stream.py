@@ -26,7 +26,8 @@ from gpt_trader.trading.state import State
 from gpt_trader.trading.statuses import FINAL
 from storage.events import EventLog, NewEvent
 from storage.market_stream import SYSTEM_CHANNEL
-from storage.sessions import SessionStore, ledger_event
+from storage.session_rows import ledger_event
+from storage.sessions import SessionStore
 
 if TYPE_CHECKING:
     from storage.session_ledger import SessionJournal
@@ -46,7 +47,7 @@ _TOLD: Final = TRADES | _STATES
 _BATCH: Final = 500
 #: Behind a publication the next waits so long for more to be told at once: each costs as much as some bars' trading.
 #: What is committed is to be told within 50 ms, and a publication takes some milliseconds itself.
-_WINDOW_SECONDS: Final = 0.02
+_WINDOW_SECONDS: Final = 0.01
 _RETRY_SECONDS: Final = 1.0
 
 

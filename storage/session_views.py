@@ -18,8 +18,9 @@ from gpt_trader.trading.events import LedgerEvent
 from gpt_trader.trading.orders import exact, exactly, plain
 from gpt_trader.trading.record import SessionTrade, record
 from gpt_trader.trading.state import State
+from storage.session_rows import Session, no_session
 from storage.session_stream import Account, standing
-from storage.sessions import Session, SessionStore, no_session
+from storage.sessions import SessionStore
 from storage.tables import LEDGER_EVENTS, SESSION_BARS, SESSION_SNAPSHOTS, SESSIONS
 
 #: What changes what is held.

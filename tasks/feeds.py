@@ -15,8 +15,8 @@ from gpt_trader.bars import Bars, Times
 from gpt_trader.trading.events import Moment, stamp, unstamp
 from gpt_trader.trading.feed import moments
 from storage.bars_in_range import bars_in_range
+from storage.session_rows import Session
 from storage.session_views import SessionViews
-from storage.sessions import Session
 from tasks.sessions import Running, raise_alerts
 from tasks.stores import stores
 

@@ -25,7 +25,7 @@ from gpt_trader.trading.request import PaperTradeRequest
 from gpt_trader.trading.state import State
 from storage.runs import RunOutput
 from storage.session_ledger import load, warm_bars
-from storage.sessions import Session, ledger_event
+from storage.session_rows import Session, ledger_event
 from tasks.artifacts import report_lines, run_artifact
 from tasks.bars import ensure_series, load_bars
 from tasks.feeds import Feed, Newest, Replay

@@ -17,7 +17,7 @@ from gpt_trader.requests import DataRequest
 from gpt_trader.runs import LOCAL, SYSTEM
 from gpt_trader.trading.request import PaperDailyRequest
 from storage.runs import RunOutput
-from storage.sessions import Session
+from storage.session_rows import Session
 from tasks.ingest import ingest
 from tasks.passing import whole
 from tasks.provenance import code_version, library_versions

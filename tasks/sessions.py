@@ -27,8 +27,9 @@ from gpt_trader.trading.request import PaperTradeRequest
 from gpt_trader.trading.trader import Trader
 from gpt_trader.validation import validated
 from storage.session_ledger import SessionJournal, load
+from storage.session_rows import Lease, Session
 from storage.session_stream import Publisher, PublishingJournal
-from storage.sessions import LEASE_SECONDS, Lease, Session, SessionStore
+from storage.sessions import LEASE_SECONDS, SessionStore
 from tasks.provenance import code_version
 from tasks.run import CurrentRun
 from tasks.stores import stores

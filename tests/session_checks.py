@@ -13,7 +13,8 @@ from gpt_trader.trading.certificate import replay
 from gpt_trader.trading.request import PaperTradeRequest
 from gpt_trader.validation import validated
 from storage.session_ledger import load, warm_bars
-from storage.sessions import SessionStore, ledger_event
+from storage.session_rows import ledger_event
+from storage.sessions import SessionStore
 
 
 def check_against_the_backtest(database: Engine, session_id: UUID) -> int:

@@ -15,7 +15,8 @@ from sqlalchemy import text
 from gpt_trader.runs import FINAL_STATES, channel_of
 from gpt_trader.trading.request import PaperTradeRequest
 from gpt_trader.validation import validated
-from storage.sessions import Session, SessionStore
+from storage.session_rows import Session
+from storage.sessions import SessionStore
 from tests.api.conftest import Engine, Prefect
 from tests.waiting import eventually
 

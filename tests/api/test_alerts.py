@@ -23,7 +23,8 @@ from gpt_trader.alerts import Alert, AlertRules, Standing, of_abandoned, of_skew
 from gpt_trader.settings import Settings
 from storage.alerts import AlertStore
 from storage.session_care import SessionCare
-from storage.sessions import Session, SessionStore
+from storage.session_rows import Session
+from storage.sessions import SessionStore
 from tests.api.conftest import Engine
 from tests.api.test_health_and_errors import problem
 

@@ -24,7 +24,8 @@ from storage.cluster import Cluster
 from storage.events import Event
 from storage.session_care import SessionCare
 from storage.session_cases import SessionCases
-from storage.sessions import Lease, Session, SessionStore
+from storage.session_rows import Lease, Session
+from storage.sessions import SessionStore
 from storage.tables import LEDGER_EVENTS
 from tests.api.account_samples import account_settings
 from tests.api.conftest import Engine, Prefect, serving

@@ -22,8 +22,8 @@ import pytest
 from gpt_trader.runs import channel_of
 from gpt_trader.settings import Home, Settings
 from storage.market_stream import channel_of_symbol
+from storage.session_rows import Session
 from storage.session_stream import portfolio_channel, trades_channel
-from storage.sessions import Session
 from tests.api.conftest import Engine, Prefect
 from tests.api.session_samples import end, written_down
 from tests.api.test_stream_contract import restartable

@@ -12,7 +12,8 @@ from sqlalchemy import Engine, text
 
 from gpt_trader.settings import Settings
 from storage import database
-from storage.sessions import Session, SessionStore
+from storage.session_rows import Session
+from storage.sessions import SessionStore
 from tests.e2e.house import House
 from tests.flows.conftest import kill
 from tests.session_checks import check_against_the_backtest

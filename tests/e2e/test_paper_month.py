@@ -29,7 +29,8 @@ from gpt_trader.raw_bars import VALUES, RawBars
 from gpt_trader.settings import Settings
 from storage import database
 from storage.lake import Lake
-from storage.sessions import Session, SessionStore
+from storage.session_rows import Session
+from storage.sessions import SessionStore
 from tests.api.sockets import Plain
 from tests.e2e.house import FINAL, House
 from tests.flows.conftest import kill

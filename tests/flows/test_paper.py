@@ -24,7 +24,8 @@ from gpt_trader.settings import Home
 from storage.alerts import AlertStore
 from storage.database import engine_for
 from storage.lake import Lake
-from storage.sessions import Session, SessionStore
+from storage.session_rows import Session
+from storage.sessions import SessionStore
 from tests.flows.conftest import Engine, kill
 from tests.lake_samples import some_bars
 from tests.session_checks import check_against_the_backtest
