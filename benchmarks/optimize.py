@@ -9,7 +9,10 @@ and nothing else. Ours checks parameters and targets, and keeps each trial's sum
 
 from __future__ import annotations
 
+import os
 import statistics
+import subprocess
+import sys
 import time
 import warnings
 from collections.abc import Callable
@@ -205,7 +208,7 @@ def sweeps() -> None:
         ours.append(spent)
         spent, finals = cpu(lambda: by_bare(study, numbers))
         limit.append(spent)
-    np.testing.assert_allclose(screened.rows[:, COLUMNS.index("final")], finals, rtol=1e-9)
+    np.testing.assert_allclose(screened.sums[:, COLUMNS.index("final")], finals, rtol=1e-9)
     mine, theirs = statistics.median(ours), statistics.median(limit)
     ratio = statistics.median(one / other for one, other in zip(ours, limit, strict=True))
     count = len(numbers)
@@ -287,8 +290,14 @@ def single() -> None:
     terms = kernel.terms_of(BacktestRequest(symbol="WALK", commission=COMMISSION, slippage=0))
     curve = kernel.Curve.empty(len(long))
     kernel.run(prices, targets, CAPITAL, terms, curve)
-    ours = min(cpu(lambda: kernel.run(prices, targets, CAPITAL, terms, curve))[0] for _ in range(5))
-    limit = min(cpu(lambda: bare(open_, long, fast, slow, COMMISSION, CAPITAL))[0] for _ in range(5))
+    both = [
+        (
+            cpu(lambda: kernel.run(prices, targets, CAPITAL, terms, curve))[0],
+            cpu(lambda: bare(open_, long, fast, slow, COMMISSION, CAPITAL))[0],
+        )
+        for _ in range(9)
+    ]  # in turns: alone, one that runs again has its branches guessed from the time before
+    ours, limit = (statistics.median(each) for each in zip(*both, strict=True))
     row(
         "1 M bars, one simulation (CPU)",
         f"{ours * 1e3:.1f} ms",
@@ -318,12 +327,29 @@ def growth() -> None:
     row("  bars ×10", f"{longer:.2f} s", "", f"{longer / base:.1f}×")
 
 
+def memory() -> None:
+    """Say what sweeps add to a process at its peak, each in one of its own."""
+    for trials, *words in (
+        ("10,000 trials × 5,040 bars", "5040", "100", "100"),
+        ("20,000 trials × 500 bars", "500", "200", "100"),
+        ("784 trials × 125,000 bars", "125000", "4", "196"),
+        ("250,000 trials × 5,040 bars", "5040", "500", "500"),
+        ("250,000 trials × 5,040 bars, up to the report", "5040", "500", "500", "concluded"),
+    ):
+        command = [sys.executable, "-m", "benchmarks.sweep_memory", *words]
+        found = subprocess.run(command, capture_output=True, text=True, check=True)
+        row(f"memory added: {trials}", f"{float(found.stdout):.0f} MB", "", "", "≤ 100 MB")
+
+
 def main() -> None:
+    print("load average " + " ".join(f"{load:.1f}" for load in os.getloadavg()))
     row("what", "ours", "beside", "ratio", "bound")
     sweeps()
     single()
     walks()
     growth()
+    memory()
+    print("load average " + " ".join(f"{load:.1f}" for load in os.getloadavg()))
 
 
 if __name__ == "__main__":

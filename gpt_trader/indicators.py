@@ -30,6 +30,9 @@ _Indicator = TypeVar("_Indicator", bound=Callable[..., Floats])
 REMEMBERED: Final = 24_000_000
 
 
+_Key = tuple[Callable[..., Floats], int, int]
+
+
 class Memory:
     """What was computed already, by indicator, array and period: at most `limit` bytes.
 
@@ -40,14 +43,14 @@ class Memory:
 
     def __init__(self, limit: int = REMEMBERED) -> None:
         self._limit, self.bytes = limit, 0
-        self._known: dict[tuple[str, int, int], tuple[Floats, Floats]] = {}
-        self._keys: list[tuple[str, int, int]] = []
+        self._known: dict[_Key, tuple[Floats, Floats]] = {}
+        self._keys: list[_Key] = []
         self._lock = Lock()
         self._random = Random(0)  # noqa: S311 - nothing secret
 
     def of(self, indicator: Callable[..., Floats], values: Floats, period: int) -> Floats:
         """Return `indicator(values, period)`, read-only and others' as well."""
-        key = (indicator.__name__, id(values), period)
+        key = (indicator, id(values), period)
         known = self._known.get(key)
         if known is not None:
             return known[1]

@@ -26,7 +26,9 @@ def validated(model: type[Model], values: Mapping[str, Any], *, prefix: str = ""
     """
     try:
         # What `model_validate` calls: its own arguments take as long to look at as a strategy's parameters do.
-        found: Model = model.__pydantic_validator__.validate_python(dict(values))
+        found: Model = model.__pydantic_validator__.validate_python(
+            values if isinstance(values, dict) else dict(values)
+        )
     except ValidationError as error:
         if error.error_count() > _MOST_TOLD_APART:
             message = f"has {error.error_count():,} problems"

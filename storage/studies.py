@@ -20,6 +20,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 from sqlalchemy import URL, Connection, Engine, func, insert, select, text
 
+from storage.outages import outlasting
+
 if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
 
@@ -59,11 +61,18 @@ def address(url: URL) -> URL:
 
 
 class StudyStore:
-    """Optuna studies in the database of an engine. Making one opens no connection."""
+    """Optuna studies in the database of an engine. Making one opens no connection.
 
-    def __init__(self, engine: Engine) -> None:
+    Args:
+        engine: Connections to our database.
+        patience: Seconds for which adding waits for a database that is away.
+    """
+
+    def __init__(self, engine: Engine, *, patience: float = 0.0) -> None:
+        self.patience = patience
         self._engine = engine
 
+    @outlasting
     def add(self, name: str, trials: Sequence[FrozenTrial], first: int) -> int:
         """Add finished trials, from place `first` (from 0) of the study on, made if need be; return how many.
 

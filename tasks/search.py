@@ -21,7 +21,7 @@ from storage.studies import StudyStore
 from tasks.optimize import array_cache, chunks, keep, key_of, screen, study_name
 from tasks.passing import whole
 from tasks.places import compute
-from tasks.stores import stores
+from tasks.stores import OUTAGE_SECONDS, stores
 
 #: Tells how far a run is: stage, done, total, message.
 Tell = Callable[[str, int, int, str], None]
@@ -44,7 +44,7 @@ class _Rounds:
 
     def __init__(self, study: Study, tell: Tell) -> None:
         self._study, self._tell = study, tell
-        self._studies = StudyStore(stores().engine)
+        self._studies = StudyStore(stores().engine, patience=OUTAGE_SECONDS)
         self._submitted = self._done = 0
         self._best, self._said = -np.inf, ""
 

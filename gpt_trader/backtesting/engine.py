@@ -120,6 +120,8 @@ def wanted_targets(strategy: Strategy, bars: Bars, first: int, request: Simulati
 def warmup_of(strategy: Strategy) -> int:
     """Return the warm-up that a strategy declares, in bars; raise Refused where it is no whole number from 1 on."""
     declared: object = strategy.warmup
+    if type(declared) is int and declared >= 1:  # nearly always, and a sweep asks for each trial
+        return declared
     # `index` takes numpy's whole numbers as well, and no fraction.
     bars = index(declared) if isinstance(declared, SupportsIndex) and not isinstance(declared, bool) else 0
     if bars >= 1:
@@ -136,10 +138,11 @@ def sides(request: SimulationRequest) -> tuple[float, float]:
 
 def require_bars(bars: Bars, first: int, strategy: Strategy, request: SimulationRequest) -> None:
     """Raise NotEnoughBars if there is nothing to trade or nothing to decide from."""
+    many = len(bars)
+    if 0 <= first < many and warmup_of(strategy) <= many:
+        return
     if first < 0:
         raise ValueError(f"first is {first}, an index of bars is ≥ 0")
-    if first < len(bars) and warmup_of(strategy) <= len(bars):
-        return
     stored = f"{iso(bars.time[0])} to {iso(bars.time[-1])}" if len(bars) else None
     if first >= len(bars):
         asked = f"from {request.start or 'the first'} to {request.end or 'the last'} bar"

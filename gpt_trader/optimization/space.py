@@ -53,8 +53,10 @@ class SearchSpace:
 
     def at(self, number: int) -> dict[str, ParamValue]:
         """Return the combination of a number, 0 ≤ number < size: searched parameters and fixed ones."""
-        chosen = {name: values[number // step % many] for name, values, step, many in self._steps}
-        return {**self.fixed, **chosen} if self.fixed else chosen
+        chosen = dict(self.fixed)
+        for name, values, step, many in self._steps:
+            chosen[name] = values[number // step % many]
+        return chosen
 
     @cached_property
     def _steps(self) -> list[tuple[str, tuple[ParamValue, ...], int, int]]:
@@ -82,7 +84,7 @@ class SearchSpace:
             left, places[:, column] = np.divmod(left, self.shape[column])
         return places
 
-    def by_neighborhood(self, numbers: Sequence[int]) -> list[int]:
+    def by_neighborhood(self, numbers: Places) -> list[int]:
         """Return an order of these combinations, as indexes, in which neighbors come one after another.
 
         What depends on one value of a parameter, an indicator say, is then asked for again while it is in a processor's
@@ -93,7 +95,7 @@ class SearchSpace:
         corner = np.zeros(len(numbers), np.int64)
         for column, length in zip(self.places_of(numbers).T // _NEIGHBORS, self.shape, strict=True):
             corner = corner * -(-length // _NEIGHBORS) + column
-        order: list[int] = np.argsort(corner * self.size + np.asarray(numbers), kind="stable").tolist()
+        order: list[int] = np.argsort(corner * self.size + numbers, kind="stable").tolist()
         return order
 
     def number(self, places: Sequence[int]) -> int:

@@ -140,9 +140,9 @@ class Study:
 
         One that the strategy refuses is skipped, one on which it raises has failed; either way the others go on.
         """
-        sweep = Sweep(self, numbers)
+        sweep, tried = Sweep(self, numbers), np.asarray(numbers, np.int64)
         with remembering():
-            for place in self.space.by_neighborhood(numbers):
+            for place in self.space.by_neighborhood(tried):
                 none = self.write(numbers[place], sweep.room, unchecked=True)
                 if none is None:
                     sweep.add(place)
@@ -150,7 +150,7 @@ class Study:
                     sweep.miss(place, none)
             sweep.simulate()
         reasons = {number: sweep.reasons[number] for number in numbers if number in sweep.reasons}
-        return Screened.of_rows(np.asarray(numbers, np.int64), sweep.state, sweep.rows, reasons)
+        return Screened(tried, sweep.state, sweep.sums, Blocks.of(sweep.blocks), reasons)
 
     def verify(self, numbers: Sequence[int], screened: Screened) -> int:
         """Try these combinations anew, and by the engine of record as well; return how many were compared.
@@ -208,12 +208,14 @@ class Study:
         except Exception as error:  # noqa: BLE001 - a user's validator: shown and counted, and the study goes on
             return NoTargets(FAILED, f"{type(error).__name__}: {error}"[:500])
         try:
-            require_bars(self.bars, self.first, candidate, self.request)
-            compiled = candidate.compiled(self.bars) if unchecked else None
+            bars, first = self.bars, self.first
+            require_bars(bars, first, candidate, self.request)
+            compiled = candidate.compiled(bars) if unchecked else None
             if compiled is None:
-                room(False)[:] = wanted_targets(candidate, self.bars, self.first, self.request)
+                room(False)[:] = wanted_targets(candidate, bars, first, self.request)
             else:
-                compiled.write(*compiled.inputs, self.first, room(compiled.whole))
+                write_to, inputs, whole = compiled
+                write_to(*inputs, first, room(whole))
         except (Refused, NotEnoughBars) as refused:
             return NoTargets(FAILED, refused.detail)
         except Exception as error:  # noqa: BLE001 - a user's code: shown and counted, and the study goes on

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from gpt_trader.backtesting.engine import sides
 from gpt_trader.bars import Flags, Floats, Sides
-from gpt_trader.optimization.screening import WIDTH
+from gpt_trader.optimization.screening import COLUMNS, WIDTH
 from gpt_trader.simulation import kernel
 
 if TYPE_CHECKING:
@@ -27,6 +27,7 @@ class _Room:
     def __init__(self, kind: type[np.generic], trials: int, bars: int) -> None:
         together = max(1, min(_TOGETHER, trials, _CACHE // (np.dtype(kind).itemsize * max(bars, 1))))
         self.targets: NDArray[Any] = np.empty((together, bars), kind)
+        self.each: list[NDArray[Any]] = list(self.targets)
         self.places: list[int] = []
 
 
@@ -38,13 +39,15 @@ class Sweep:
 
     Attributes:
         state: What became of each trial, (m,).
-        rows: Their rows, (m, WIDTH), NaN where there is none.
+        sums: The first columns of their rows, (m, len(COLUMNS)), NaN where there is none.
+        blocks: The others, (m, WIDTH − len(COLUMNS)).
         reasons: Why there is none, by number.
     """
 
     def __init__(self, study: Study, numbers: Sequence[int]) -> None:
         self.state = np.zeros(len(numbers), np.int8)
-        self.rows = np.full((len(numbers), WIDTH), np.nan)
+        self.sums = np.full((len(numbers), len(COLUMNS)), np.nan)
+        self.blocks = np.full((len(numbers), WIDTH - len(COLUMNS)), np.nan)
         self.reasons: dict[int, str] = {}
         self._study, self._numbers = study, numbers
         self._terms, self._sides = kernel.terms_of(study.request), sides(study.request)
@@ -61,18 +64,18 @@ class Sweep:
 
     def room(self, whole: bool) -> Floats | Sides:
         """Return where the targets of the next trial are to be written: int8 where they are `whole`, else float64."""
-        if whole not in self._rooms:
+        room = self._rooms.get(whole)
+        if room is None:
             bars = len(self._study.bars) - self._study.first
-            self._rooms[whole] = _Room(np.int8 if whole else np.float64, len(self._numbers), bars)
-        self._asked = room = self._rooms[whole]
-        found: Floats | Sides = room.targets[len(room.places)]
-        return found
+            room = self._rooms[whole] = _Room(np.int8 if whole else np.float64, len(self._numbers), bars)
+        self._asked = room
+        return room.each[len(room.places)]
 
     def add(self, place: int) -> None:
         """Take what was written to `room` as the targets of the trial at this place."""
         room = self._asked
         room.places.append(place)
-        if len(room.places) == len(room.targets):
+        if len(room.places) == len(room.each):
             self._simulate(room)
 
     def miss(self, place: int, none: NoTargets) -> None:
@@ -87,13 +90,18 @@ class Sweep:
     def _simulate(self, room: _Room) -> None:
         """Simulate what was added to a room since the last time."""
         places, room.places = room.places, []
-        self.rows[places], odd = self._simulated(room.targets[: len(places)])
+        rows, odd = self._simulated(room.targets[: len(places)])
+        self._keep(places, rows)
         for place in [places[at] for at in np.flatnonzero(odd)]:
             targets = self._study.targets(self._numbers[place])
             if isinstance(targets, np.ndarray):  # it had a side that the request does not trade
-                self.rows[place] = self._simulated(targets.reshape(1, -1))[0]
+                self._keep([place], self._simulated(targets.reshape(1, -1))[0])
             else:
                 self.miss(place, targets)
+
+    def _keep(self, places: list[int], rows: Floats) -> None:
+        """Keep the rows of the trials at these places."""
+        self.sums[places], self.blocks[places] = rows[:, : len(COLUMNS)], rows[:, len(COLUMNS) :]
 
     def _simulated(self, targets: Floats | Sides) -> tuple[Floats, Flags]:
         """Return the rows of targets (m, bars), and which targets are odd (see `kernel.Rows`)."""

@@ -33,7 +33,7 @@ _SIDES: Final[dict[Direction, tuple[int, int]]] = {"long": (1, 0), "short": (0, 
 def averages_crossed(values: Floats, fast: int, slow: int, direction: Direction) -> CompiledTargets:
     """Return the crossover of two simple moving averages, over `fast` and `slow` values."""
     inputs = (shared(sma, values, fast), shared(sma, values, slow), _SIDES[direction])
-    return CompiledTargets(crossover, inputs, whole=True)
+    return CompiledTargets(crossover, inputs, True)
 
 
 @njit(cache=True, error_model="numpy", nogil=True)

@@ -9,6 +9,7 @@ from uuid import uuid4
 
 import psycopg
 import pytest
+from optuna.trial import create_trial
 from psycopg import sql
 from sqlalchemy import URL, Engine
 from sqlalchemy.exc import DBAPIError, IntegrityError, InterfaceError, OperationalError
@@ -18,6 +19,7 @@ from gpt_trader.settings import Home
 from storage import outages
 from storage.cluster import SUPERUSER, Cluster
 from storage.runs import RunOutput, RunStore
+from storage.studies import StudyStore
 
 OUTPUT = RunOutput("hash", {"metrics": {"sharpe": 1.0}})
 
@@ -51,24 +53,40 @@ def door(postgres: Cluster, database: URL) -> Iterator[Door]:
     made.set(open_=True)
 
 
+@pytest.fixture
+def tries(door: Door, monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """The pauses that were made; the database is back in the third."""
+    made: list[float] = []
+
+    def pause(seconds: float) -> None:
+        made.append(seconds)
+        if len(made) == 3:
+            door.set(open_=True)
+
+    monkeypatch.setattr(outages, "_sleep", pause)
+    return made
+
+
 def test_a_store_with_patience_keeps_a_result_when_the_database_is_back(
-    door: Door, engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    door: Door, engine: Engine, tmp_path: Path, tries: list[float]
 ) -> None:
     store = RunStore(engine, Home(tmp_path), patience=60)
     run_id = uuid4()
     store.register(run_id, "backtest", "alice", {"symbol": "AAPL"})
-    tries: list[float] = []
-
-    def pause(seconds: float) -> None:
-        tries.append(seconds)
-        if len(tries) == 3:
-            door.set(open_=True)
-
-    monkeypatch.setattr(outages, "_sleep", pause)
     door.set(open_=False)
     store.save_result(run_id, OUTPUT)
     assert len(tries) == 3
     assert store.get(run_id).result_hash == "hash"
+
+
+def test_the_trials_of_a_search_wait_too(door: Door, engine: Engine, tries: list[float]) -> None:
+    trials = [create_trial(value=1.0)]
+    studies = StudyStore(engine, patience=60)
+    assert studies.add("one", trials, 0) == 1
+    door.set(open_=False)
+    assert studies.add("two", trials, 0) == 1
+    assert len(tries) == 3
+    assert studies.names() == ["one", "two"]
 
 
 def test_patience_ends(door: Door, engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -127,6 +128,7 @@ class Optimizing:
             "GPT_TRADER_OPTIMIZE_WORKERS": str(workers),
             **({"GPT_TRADER_DASK_ADDRESS": address} if address else {}),
             "PREFECT_LOGGING_LEVEL": "WARNING",
+            "PYTHONFAULTHANDLER": "1",
         }
         process = subprocess.Popen(
             [
@@ -146,9 +148,20 @@ class Optimizing:
         self.processes.append(process)
         return process
 
-    def end(self, process: subprocess.Popen[str], within: float = 120) -> dict[str, Any]:
-        """Wait for an optimization and return how it ended, with what it wrote as `log`."""
-        out, err = process.communicate(timeout=within)
+    def end(self, process: subprocess.Popen[str], within: float = 180) -> dict[str, Any]:
+        """Wait for an optimization and return how it ended, with what it wrote as `log`.
+
+        Most of the time it imports, 8 s of a processor: on a busy machine that is minutes. One that does not end says
+        where its threads stand.
+        """
+        try:
+            out, err = process.communicate(timeout=within)
+        except subprocess.TimeoutExpired:
+            process.send_signal(signal.SIGABRT)
+            _, err = process.communicate(timeout=30)
+            raise AssertionError(
+                f"not over within {within:g} s, {len(self.tried())} trials:\n{err}"
+            ) from None
         assert process.returncode == 0, err
         ended: dict[str, Any] = json.loads(out.splitlines()[-1])
         return {**ended, "log": err}

@@ -61,6 +61,7 @@ def kept(optimizing: Optimizing) -> set[str]:
     return {entry.parent.name for entry in optimizing.arrays.glob("*/seal.json")}
 
 
+@pytest.mark.timeout(420)  # two runs, each of which may take as long as `Optimizing.end` lets it
 def test_threads_and_processes_are_equal_to_the_last_bit(optimizing: Optimizing) -> None:
     """A user's own strategy, which no process but the run's finds in a module."""
     expected = optimizing.run(optimizing.request(**REQUEST), "threads")
@@ -69,7 +70,7 @@ def test_threads_and_processes_are_equal_to_the_last_bit(optimizing: Optimizing)
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(240)
+@pytest.mark.timeout(600)
 def test_threads_and_dask_are_equal_to_the_last_bit(optimizing: Optimizing) -> None:
     """On workers that share neither home nor lake nor database nor Prefect, and on a cluster of the run's own."""
     expected = optimizing.run(optimizing.request(**REQUEST), "threads")
