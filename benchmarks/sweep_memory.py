@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 import sys
+import tempfile
 from pathlib import Path
 
 from benchmarks.optimize import study_of, walking_bars
@@ -17,6 +18,7 @@ from gpt_trader.optimization.result import OptimizeResult, choose, summary
 from gpt_trader.optimization.search import searched
 from gpt_trader.optimization.study import Screened
 from gpt_trader.optimization.verdict import judged
+from storage.run_folders import write_parquet
 from tasks.optimize import chunks, trials_table
 
 
@@ -27,7 +29,7 @@ def most() -> float:
 
 
 def sweep(bars: int, fasts: int, slows: int, *, concluded: bool) -> None:
-    """Search a grid in chunks, as the flow does; conclude it too: choose, judge, hash, table, report."""
+    """Search a grid in chunks, as the flow does; conclude it: choose, judge, hash, write the table and the report."""
     study, numbers = study_of(walking_bars(bars), fasts, slows)
     screened = searched(study, lambda them: Screened.of(map(study.screen, chunks(them)))).screened
     assert screened.counts()["run"] == len(numbers)
@@ -37,7 +39,8 @@ def sweep(bars: int, fasts: int, slows: int, *, concluded: bool) -> None:
     verdict = judged(study, screened, objective, best[0], backtests[0].equity)
     result = OptimizeResult(study, screened, objective, tuple(best), tuple(backtests), verified, "", verdict)
     summary(result)
-    assert trials_table(result).num_rows == len(numbers)
+    with tempfile.TemporaryDirectory() as folder:
+        write_parquet(trials_table(result), Path(folder) / "trials.parquet")
     render_html(result, run_id="", created_at="")
 
 

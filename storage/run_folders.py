@@ -21,6 +21,8 @@ from storage.durable import make_folder, sync_folder
 _STAGED: Final = ".new-"
 #: Younger leftovers may belong to a writer that has not locked its folder yet.
 _LEFTOVER_SECONDS: Final = 60
+#: Rows of a table that are written together: what the writer needs beside the table grows with them.
+_ROWS: Final = 65_536
 
 
 @contextlib.contextmanager
@@ -40,7 +42,14 @@ def staged_folder(runs: Path, run_id: UUID) -> Iterator[Path]:
 def write_parquet(table: pa.Table, path: Path) -> None:
     """Write one table durably (zstd, page checksums)."""
     with path.open("wb") as file:
-        pq.write_table(table, file, compression="zstd", compression_level=3, write_page_checksum=True)
+        pq.write_table(
+            table,
+            file,
+            compression="zstd",
+            compression_level=3,
+            write_page_checksum=True,
+            row_group_size=_ROWS,
+        )
         file.flush()
         os.fsync(file.fileno())
 

@@ -71,7 +71,8 @@ class Screened:
         return cls(
             np.frombuffer(number, np.int64),
             np.frombuffer(state, np.int8),
-            np.frombuffer(sums).reshape(-1, len(COLUMNS)),
+            # Column by column, as they are asked for, and as a table of them takes them without a copy.
+            np.asfortranarray(np.frombuffer(sums).reshape(-1, len(COLUMNS))),
             blocks,
             reasons,
         )
