@@ -80,10 +80,9 @@ class BySocket(Follower):
                 recover = {"epoch": epoch or None, "offset": int(offset)}
                 answer = client.subscribe(channel_of(self.run_id), recover)
                 assert answer["type"] == "subscribed", answer
-                for each in answer["publications"]:
-                    self.take(each)
-                while not is_last(self.told[-1]):
-                    message = client.take(60)
+                coming = iter(answer["publications"])
+                while not (self.told and is_last(self.told[-1])):  # a log line may follow it in the answer
+                    message = next(coming, None) or client.take(60)
                     if message["type"] == "publication":
                         self.take(message)
         except (OSError, ConnectionClosed, InvalidHandshake):
