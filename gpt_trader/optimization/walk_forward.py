@@ -15,10 +15,10 @@ them, as history, and nothing is measured on them.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 
@@ -29,9 +29,12 @@ from gpt_trader.errors import NotEnoughBars, Problem, Refused
 from gpt_trader.optimization.ranking import objectives, ranked
 from gpt_trader.optimization.screening import COLUMNS
 from gpt_trader.optimization.search import searched
-from gpt_trader.optimization.study import NoTargets, Study
+from gpt_trader.optimization.study import NoTargets, Screened, Study
 from gpt_trader.requests import WalkForward
 from gpt_trader.simulation import kernel
+
+#: So many trials of a training are screened together.
+_TOGETHER: Final = 5_000
 
 
 @dataclass(frozen=True)
@@ -135,7 +138,13 @@ def _require_training(stretch: Stretch, how: WalkForward) -> None:
 
 def trained(past: Study) -> Trained:
     """Return what a search of these bars chooses."""
-    screened = searched(past, past.screen).screened
+
+    def screen(numbers: Sequence[int]) -> Screened:
+        """Keep no more of a large grid than `Screened.of` does."""
+        parts = range(0, len(numbers), _TOGETHER)
+        return Screened.of(past.screen(numbers[first : first + _TOGETHER]) for first in parts)
+
+    screened = searched(past, screen).screened
     objective = objectives(screened, past.traded, past.request)
     trials = len(screened.number)
     try:

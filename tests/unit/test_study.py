@@ -11,6 +11,7 @@ import pytest
 from gpt_trader.backtesting import engine
 from gpt_trader.bars import Bars, Floats
 from gpt_trader.errors import NotEnoughBars, Refused
+from gpt_trader.optimization import walk_forward
 from gpt_trader.optimization.ranking import objectives, ranked
 from gpt_trader.optimization.result import choose, require_causal_best, rules
 from gpt_trader.optimization.screening import BLOCKS, COLUMNS, WIDTH
@@ -250,6 +251,14 @@ def test_stretches_cover_the_range_and_never_look_ahead(anchored: bool):
 def test_too_short_a_range_to_walk_is_refused():
     with pytest.raises(NotEnoughBars, match="needs at least 2 bars in each stretch"):
         stretches(0, 20, WalkForward(windows=10))
+
+
+def test_a_training_in_parts_chooses_the_same(monkeypatch: pytest.MonkeyPatch):
+    found = study(top=1)
+    whole = walk_forward.trained(found)
+    monkeypatch.setattr(walk_forward, "_TOGETHER", 3)
+    assert walk_forward.trained(found) == whole
+    assert whole.number is not None
 
 
 def test_each_test_trades_with_what_its_past_chose_and_nothing_later():
