@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
-from numba import njit
+
+from gpt_trader.compiling import compiled
 
 if TYPE_CHECKING:
     from gpt_trader.bars import Floats
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
 _TOGETHER: Final = 256
 
 
-@njit(cache=True, error_model="numpy", nogil=True)
+@compiled(nogil=True)
 def window_sums(values: Floats, period: int, found: Floats) -> None:
     """Write the sum of every full window of values (n,) to `found` (n − period + 1,), added oldest to newest."""
     total = np.empty(_TOGETHER)

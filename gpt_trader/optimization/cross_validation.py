@@ -20,10 +20,10 @@ from itertools import combinations, pairwise
 from typing import Final, NamedTuple
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
 from gpt_trader.bars import Floats
+from gpt_trader.compiling import compiled
 from gpt_trader.errors import Problem, Refused
 
 #: `Score`, as compiled code compares it.
@@ -133,7 +133,7 @@ class Parts(NamedTuple):
     lengths: NDArray[np.int64]
 
 
-@njit(cache=True, error_model="numpy", nogil=True)
+@compiled(nogil=True)
 def _judge_all(parts: Parts, score: int, halves: NDArray[np.int64], found: Floats) -> None:
     """Judge each half (pairs, S/2) and its mirror; write what `_judge` says of them, (3, 2·pairs).
 
@@ -169,7 +169,7 @@ def _judge_all(parts: Parts, score: int, halves: NDArray[np.int64], found: Float
         found[0, 2 * pair + 1], found[1, 2 * pair + 1], found[2, 2 * pair + 1] = _judge(there, here)
 
 
-@njit(cache=True, error_model="numpy", nogil=True)
+@compiled(nogil=True)
 def _scores(total: Floats, square: Floats, bars: int, score: int, found: Floats) -> None:
     """Write the scores (trials,) of returns with these sums; 0 where a ratio has nothing to divide by."""
     for trial in range(len(total)):
@@ -183,7 +183,7 @@ def _scores(total: Floats, square: Floats, bars: int, score: int, found: Floats)
         found[trial] = total[trial] / bars / deviation if moving else 0.0
 
 
-@njit(cache=True, error_model="numpy", nogil=True)
+@compiled(nogil=True)
 def _judge(here: Floats, there: Floats) -> tuple[float, float, float]:
     """Return the best ratio of `here`, that trial's of `there`, and whether the latter is below the median.
 

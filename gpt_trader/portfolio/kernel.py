@@ -33,8 +33,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 import numpy as np
-from numba import njit
 
+from gpt_trader.compiling import compiled
 from gpt_trader.simulation.kernel import CommissionTerms, SlippageTerms, commission_of, slipped
 
 if TYPE_CHECKING:
@@ -136,7 +136,7 @@ class Plan(NamedTuple):
     base: float
 
 
-@njit(cache=True, error_model="numpy", nogil=True)
+@compiled(nogil=True)
 def run(prices: Prices, decisions: Decisions, capital: float, terms: Terms, course: Course) -> Fills:
     """Step through all bars, write `course`, and return the fills."""
     n, m = prices.open.shape
@@ -175,7 +175,7 @@ def run(prices: Prices, decisions: Decisions, capital: float, terms: Terms, cour
     return _cut(fills, filled)
 
 
-@njit(cache=True, error_model="numpy")
+@compiled()
 def _value(prices: Prices, t: int, book: Book) -> float:
     """Return the equity at the opens of bar t; what has no bar then is worth its last close."""
     equity: float = book.cash[0]
@@ -186,7 +186,7 @@ def _value(prices: Prices, t: int, book: Book) -> float:
     return equity
 
 
-@njit(cache=True, error_model="numpy")
+@compiled()
 def _tradable(opens: Opens, book: Book, terms: Terms) -> Places:
     """Return the symbols that are traded: those that wait, have a bar, and are no dust."""
     found, count = np.empty(len(book.units), np.int64), 0
@@ -203,21 +203,21 @@ def _tradable(opens: Opens, book: Book, terms: Terms) -> Places:
     return found[:count]
 
 
-@njit(cache=True, error_model="numpy")
+@compiled()
 def _asked(change: float, price: float, terms: Terms) -> tuple[float, float]:
     """Return price and commission of a fill of so many units (signed), before slippage at `price`."""
     fill = slipped(price, 1.0 if change > 0.0 else -1.0, terms.slippage)
     return fill, commission_of(change, fill, terms.commission)
 
 
-@njit(cache=True, error_model="numpy")
+@compiled()
 def _charged(change: float, price: float, terms: Terms) -> tuple[float, float]:
     """Return price and commission of a fill; a sale costs no more than it brings."""
     fill, commission = _asked(change, price, terms)
     return fill, min(commission, -change * fill) if change < 0.0 else commission
 
 
-@njit(cache=True, error_model="numpy")
+@compiled()
 def _eaten(change: float, price: float, terms: Terms) -> bool:
     """Return whether the commission of a trade is more than half of what the trade is worth.
 
@@ -227,7 +227,7 @@ def _eaten(change: float, price: float, terms: Terms) -> bool:
     return commission > 0.5 * abs(change) * fill
 
 
-@njit(cache=True, error_model="numpy")
+@compiled()
 def _planned(opens: Opens, symbols: Places, book: Book, terms: Terms) -> Plan:
     """Return what is traded of these symbols, and x; where x leaves too little of some, x is found without them."""
     while True:
@@ -249,7 +249,7 @@ def _planned(opens: Opens, symbols: Places, book: Book, terms: Terms) -> Plan:
         symbols = kept[:count]
 
 
-@njit(cache=True, error_model="numpy")
+@compiled()
 def _base(opens: Opens, plan: Plan, book: Book, terms: Terms) -> float:
     """Return x: what the weights of the traded symbols apply to (see the module).
 
@@ -282,7 +282,7 @@ def _base(opens: Opens, plan: Plan, book: Book, terms: Terms) -> float:
     return low
 
 
-@njit(cache=True, error_model="numpy")
+@compiled()
 def _slack(opens: Opens, plan: Plan, book: Book, x: float, terms: Terms) -> float:
     """Return by how much x meets both bounds of the module's rule; below 0 where it breaks one."""
     left, gross = opens.equity, plan.others
@@ -297,7 +297,7 @@ def _slack(opens: Opens, plan: Plan, book: Book, x: float, terms: Terms) -> floa
     return min(left - x, terms.exposure * left - gross)
 
 
-@njit(cache=True, error_model="numpy")
+@compiled()
 def _fill(opens: Opens, plan: Plan, book: Book, terms: Terms, log: tuple[Fills, int]) -> int:
     """Trade a plan: sells, then buys; write the fills behind those that are there, return how many there are then."""
     fills, filled = log
@@ -322,7 +322,7 @@ def _fill(opens: Opens, plan: Plan, book: Book, terms: Terms, log: tuple[Fills, 
     return filled
 
 
-@njit(cache=True, error_model="numpy")
+@compiled()
 def _settle(opens: Opens, book: Book) -> bool:
     """Forget the targets that there was an open for; return whether others still wait."""
     waiting = False
@@ -333,7 +333,7 @@ def _settle(opens: Opens, book: Book) -> bool:
     return waiting
 
 
-@njit(cache=True, error_model="numpy")
+@compiled()
 def _drifted(mark: Floats, book: Book, weights: Floats, equity: float, terms: Terms) -> bool:
     """Return whether a weight is off its target by more than the drift; what waits to be traded is not looked at.
 
@@ -358,7 +358,7 @@ def _drifted(mark: Floats, book: Book, weights: Floats, equity: float, terms: Te
     return False
 
 
-@njit(cache=True, error_model="numpy")
+@compiled()
 def _room(fills: int) -> Fills:
     return Fills(
         np.empty(fills, np.int64),
@@ -370,7 +370,7 @@ def _room(fills: int) -> Fills:
     )
 
 
-@njit(cache=True, error_model="numpy")
+@compiled()
 def _grown(fills: Fills, needed: int) -> Fills:
     """Return the same fills with room for at least so many."""
     size, more = len(fills.bar), _room(2 * needed)
@@ -380,7 +380,7 @@ def _grown(fills: Fills, needed: int) -> Fills:
     return more
 
 
-@njit(cache=True, error_model="numpy")
+@compiled()
 def _cut(fills: Fills, count: int) -> Fills:
     return Fills(
         fills.bar[:count].copy(),

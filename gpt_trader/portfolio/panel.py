@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
-from numba import njit
 
 from gpt_trader.bars import Flags, Floats, Times
+from gpt_trader.compiling import compiled
 from gpt_trader.instruments import Instrument
 
 
@@ -81,7 +81,7 @@ def never_traded(panel: Panel) -> Sequence[str]:
     return [symbol for symbol, none in zip(panel.symbols, empty.tolist(), strict=True) if none]
 
 
-@njit(cache=True, error_model="numpy", nogil=True)
+@compiled(nogil=True)
 def _mark(close: Floats, marked: Floats) -> None:
     n, m = close.shape
     for s in range(m):

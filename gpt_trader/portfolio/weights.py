@@ -10,9 +10,9 @@ from __future__ import annotations
 from typing import Final
 
 import numpy as np
-from numba import njit
 
 from gpt_trader.bars import Flags, Floats
+from gpt_trader.compiling import compiled
 from gpt_trader.portfolio.panel import Panel, last_rows
 from gpt_trader.portfolio.request import PortfolioRequest
 
@@ -91,7 +91,7 @@ def capped(raw: Floats, total: float, most: float) -> Floats:
         open_ = open_ & ~over
 
 
-@njit(cache=True, error_model="numpy", nogil=True)
+@compiled(nogil=True)
 def _deviations(
     close: Floats, rows: np.ndarray[tuple[int, ...], np.dtype[np.int64]], window: int, found: Floats
 ) -> None:

@@ -15,9 +15,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
+from gpt_trader.compiling import compiled
 from gpt_trader.costs import LEAST_BROUGHT, Commission, Slippage
 
 if TYPE_CHECKING:
@@ -273,7 +273,7 @@ def opened(capital: float) -> Account:
     return Account(float(capital), 0.0, 0.0, 0.0, 0.0)
 
 
-@njit(cache=True, error_model="numpy", nogil=True)
+@compiled(nogil=True)
 def bound(values: Floats, low: float, high: float, slack: float, found: Floats) -> int:
     """Write the values (n,) within [low, high] to `found`; return the place of the first that is not in [−1, 1].
 
@@ -293,7 +293,7 @@ def bound(values: Floats, low: float, high: float, slack: float, found: Floats) 
     return first
 
 
-@njit(cache=True, error_model="numpy", inline="always")
+@compiled(inline="always")
 def step(account: Account, bar: Bar, wanted: float, terms: Terms) -> tuple[Account, Fill, Fill, Fill]:
     """Trade one bar and return the account at its close and three fills, each of which may be nothing, in order.
 
@@ -325,7 +325,7 @@ def step(account: Account, bar: Bar, wanted: float, terms: Terms) -> tuple[Accou
     return Account(cash, units, entry_price, wanted, ruined), left, entered, liquidated
 
 
-@njit(cache=True, error_model="numpy", inline="always")
+@compiled(inline="always")
 def exit_at(units: float, entry_price: float, bar: Bar, changed: bool, terms: Terms) -> tuple[float, int]:
     """Return at which price, before slippage, a position of an earlier bar is left, and why; reason 0: it stays."""
     if changed:
@@ -346,7 +346,7 @@ def exit_at(units: float, entry_price: float, bar: Bar, changed: bool, terms: Te
     return 0.0, 0
 
 
-@njit(cache=True, error_model="numpy", inline="always")
+@compiled(inline="always")
 def commission_of(units: float, price: float, terms: CommissionTerms) -> float:
     """Return what a fill of so many units (signed) at this price is charged (`gpt_trader.costs.Commission`)."""
     size, notional = abs(units), abs(units) * price
@@ -354,13 +354,13 @@ def commission_of(units: float, price: float, terms: CommissionTerms) -> float:
     return min(max(charged, terms.minimum), notional * terms.maximum) if notional > 0.0 else 0.0
 
 
-@njit(cache=True, error_model="numpy", inline="always")
+@compiled(inline="always")
 def slipped(price: float, side: float, terms: SlippageTerms) -> float:
     """Return the price of a fill that buys (side 1) or sells (−1), above 0 (`gpt_trader.costs.Slippage`)."""
     return max(price * (1.0 + side * terms.rate) + side * terms.per_unit, LEAST_BROUGHT * price)
 
 
-@njit(cache=True, error_model="numpy", inline="always")
+@compiled(inline="always")
 def affordable(budget: float, price: float, terms: CommissionTerms) -> float:
     """Return how many units so much money buys at this price, commission included; 0 if it does not even pay that.
 
@@ -375,14 +375,14 @@ def affordable(budget: float, price: float, terms: CommissionTerms) -> float:
     return max(units, 0.0)
 
 
-@njit(cache=True, error_model="numpy", inline="always")
+@compiled(inline="always")
 def _liquidated(cash: float, units: float) -> Fill:
     """Return the fill that leaves exactly nothing of an account."""
     price = -cash / units
     return Fill(-units, price, price, 0.0, RUIN)
 
 
-@njit(cache=True, error_model="numpy", inline="always")
+@compiled(inline="always")
 def _leave(cash: float, units: float, price: float, reason: int, terms: Terms) -> tuple[float, Fill]:
     """Return the cash after a position is sold or covered, and the fill; a cover that cannot be paid is a ruin."""
     fill_price = slipped(price, -1.0 if units > 0.0 else 1.0, terms.slippage)
@@ -402,7 +402,7 @@ def sold(equity: float, units: float, price: float, terms: Terms) -> float:
     return float(cash)
 
 
-@njit(cache=True, error_model="numpy", inline="always")
+@compiled(inline="always")
 def _enter(cash: float, wanted: float, price: float, terms: Terms) -> tuple[float, Fill]:
     """Return the cash after |wanted| · size of it has become a position, commission included, and the fill.
 
@@ -417,7 +417,7 @@ def _enter(cash: float, wanted: float, price: float, terms: Terms) -> tuple[floa
     return cash - units * fill_price - commission, Fill(units, fill_price, price, commission, ENTRY)
 
 
-@njit(cache=True, error_model="numpy", nogil=True)
+@compiled(nogil=True)
 def run(prices: Prices, targets: Floats, capital: float, terms: Terms, curve: Curve) -> Tally:
     """Step through all bars, write `curve`, and return what the trades add up to.
 
@@ -432,7 +432,7 @@ def run(prices: Prices, targets: Floats, capital: float, terms: Terms, curve: Cu
     return tally
 
 
-@njit(cache=True, error_model="numpy", nogil=True)
+@compiled(nogil=True)
 def sweep(prices: Prices, wishes: Wishes, capital: float, terms: Terms, rows: Rows) -> None:
     """Simulate many targets as `run` does one, keep no curve, and write a row of sums each."""
     targets = wishes.targets
@@ -452,7 +452,7 @@ def sweep(prices: Prices, wishes: Wishes, capital: float, terms: Terms, rows: Ro
             _conclude(sums, tally, rows.sums[trial])
 
 
-@njit(cache=True, error_model="numpy", nogil=True)
+@compiled(nogil=True)
 def summarize(equity: Floats, capital: float, tally: Tally, row: Floats) -> None:
     """Write the row (`WIDTH`,) of an equity curve (n,), as `sweep` does without one."""
     sums = _nothing(capital, len(equity))
@@ -461,7 +461,7 @@ def summarize(equity: Floats, capital: float, tally: Tally, row: Floats) -> None
     _conclude(sums, tally, row)
 
 
-@njit(cache=True, error_model="numpy", inline="always")
+@compiled(inline="always")
 def _changes(bits: NDArray[np.int64] | Sides, found: NDArray[np.int64]) -> int:
     """Write the bars whose target has other bits than the one before (before the first: 0), return how many."""
     whole = len(bits) // 8 * 8
@@ -482,7 +482,7 @@ def _changes(bits: NDArray[np.int64] | Sides, found: NDArray[np.int64]) -> int:
     return count
 
 
-@njit(cache=True, error_model="numpy", nogil=True)
+@compiled(nogil=True)
 def _trade(prices: Prices, wishes: Wanted, capital: float, terms: Terms, room: Steps) -> tuple[Steps, Tally]:
     """Step through the bars on which something may happen; return what they leave, and what the trades add up to.
 
@@ -522,13 +522,13 @@ def _trade(prices: Prices, wishes: Wanted, capital: float, terms: Terms, room: S
     return Steps(room.bar[:count], room.cash[:count], room.units[:count]), _kept(tally, held)
 
 
-@njit(cache=True, error_model="numpy", inline="always")
+@compiled(inline="always")
 def _steps(bars: int) -> Steps:
     """Return room for the steps of so many bars."""
     return Steps(np.empty(bars, np.int64), np.empty(bars), np.empty(bars))
 
 
-@njit(cache=True, error_model="numpy", inline="always")
+@compiled(inline="always")
 def _draw(close: Floats, capital: float, steps: Steps, curve: Curve) -> None:
     """Write the curve that steps leave."""
     first = steps.bar[0] if len(steps.bar) > 0 else len(close)
@@ -546,7 +546,7 @@ def _draw(close: Floats, capital: float, steps: Steps, curve: Curve) -> None:
         curve.position[start:stop] = units
 
 
-@njit(cache=True, error_model="numpy", nogil=True)
+@compiled(nogil=True)
 def market(close: Floats) -> Market:
     """Return what of the closes (n,) is the same for every trial."""
     found = np.zeros((len(close) + 1, 3))
@@ -563,7 +563,7 @@ def market(close: Floats) -> Market:
     return Market(close, found, lowest, highest)
 
 
-@njit(cache=True, error_model="numpy", nogil=True)
+@compiled(nogil=True)
 def _add_up(market: Market, capital: float, steps: Steps, row: Floats) -> Sums:
     """Write the sums of each block of time that steps leave, and return those of all bars.
 
@@ -580,7 +580,7 @@ def _add_up(market: Market, capital: float, steps: Steps, row: Floats) -> Sums:
     return _flushed(sums, len(close), row)
 
 
-@njit(cache=True, error_model="numpy", inline="always")
+@compiled(inline="always")
 def _waited(sums: Sums, held: Held, market: Market, row: Floats) -> Sums:
     """Return the sums after bars on which a position is held and nothing happens.
 
@@ -602,7 +602,7 @@ def _waited(sums: Sums, held: Held, market: Market, row: Floats) -> Sums:
     return sums
 
 
-@njit(cache=True, error_model="numpy", inline="always")
+@compiled(inline="always")
 def _followed(sums: Sums, first: int, stop: int, market: Floats) -> Sums:
     """Return the sums with the returns of the market from one of its bars to another."""
     total = sums.total + (market[stop, 0] - market[first, 0])
@@ -623,7 +623,7 @@ def _followed(sums: Sums, first: int, stop: int, market: Floats) -> Sums:
     )
 
 
-@njit(cache=True, error_model="numpy", inline="always")
+@compiled(inline="always")
 def _sunk(sums: Sums, held: Held, market: Market) -> Sums:
     """Return the sums with the peak and the fall of bars on which a long position is held, and the last equity.
 
@@ -647,7 +647,7 @@ def _sunk(sums: Sums, held: Held, market: Market) -> Sums:
     return _at(sums, cash + units * close[stop - 1])
 
 
-@njit(cache=True, error_model="numpy", inline="always")
+@compiled(inline="always")
 def _at(sums: Sums, equity: float) -> Sums:
     """Return the sums with another last equity."""
     return Sums(
@@ -665,7 +665,7 @@ def _at(sums: Sums, equity: float) -> Sums:
     )
 
 
-@njit(cache=True, error_model="numpy", inline="always")
+@compiled(inline="always")
 def _fallen(sums: Sums, equity: float) -> Sums:
     """Return the sums with the peak and the fall of one more bar, and its equity as the last."""
     peak, depth, floor = sums.peak, sums.depth, sums.floor
@@ -690,13 +690,13 @@ def _fallen(sums: Sums, equity: float) -> Sums:
     )
 
 
-@njit(cache=True, error_model="numpy", inline="always")
+@compiled(inline="always")
 def _nothing(capital: float, bars: int) -> Sums:
     """Return the sums before the first of so many bars."""
     return Sums(capital, 0.0, 0.0, 0.0, capital, 0.0, capital, 0, _edge(0, bars), capital, bars)
 
 
-@njit(cache=True, error_model="numpy", inline="always")
+@compiled(inline="always")
 def _added(sums: Sums, equity: float) -> Sums:
     """Return the sums with one more bar; nothing comes of nothing."""
     change = equity / sums.last - 1.0 if sums.last != 0.0 else 0.0
@@ -722,13 +722,13 @@ def _added(sums: Sums, equity: float) -> Sums:
     )
 
 
-@njit(cache=True, error_model="numpy", inline="always")
+@compiled(inline="always")
 def _edge(block: int, bars: int) -> int:
     """Return the first bar behind a block of time, of `BLOCKS` as equal as can be."""
     return -(-(block + 1) * bars // BLOCKS)
 
 
-@njit(cache=True, error_model="numpy", inline="always")
+@compiled(inline="always")
 def _flushed(sums: Sums, done: int, row: Floats) -> Sums:
     """Write the sums of the blocks of time that end with the bars done; return those of the next one so far."""
     while sums.block < BLOCKS and done >= sums.edge:
@@ -742,7 +742,7 @@ def _flushed(sums: Sums, done: int, row: Floats) -> Sums:
     return sums
 
 
-@njit(cache=True, error_model="numpy", inline="always")
+@compiled(inline="always")
 def _conclude(sums: Sums, tally: Tally, row: Floats) -> None:
     """Write what is told of all bars, from the blocks and the trades."""
     total, squares, downside = 0.0, 0.0, 0.0
@@ -757,21 +757,21 @@ def _conclude(sums: Sums, tally: Tally, row: Floats) -> None:
     row[8], row[9], row[10] = tally.gained, tally.lost, tally.held
 
 
-@njit(cache=True, error_model="numpy", inline="always")
+@compiled(inline="always")
 def _kept(tally: Tally, bars: int) -> Tally:
     """Return the tally with so many more bars held."""
     entries, closed, wins, held, gained, lost, costs = tally
     return Tally(entries, closed, wins, held + bars, gained, lost, costs)
 
 
-@njit(cache=True, error_model="numpy", inline="always")
+@compiled(inline="always")
 def _opened(tally: Tally, entered: Fill) -> Tally:
     """Return the tally with one more entry."""
     entries, closed, wins, held, gained, lost, costs = tally
     return Tally(entries + 1, closed, wins, held, gained, lost, costs + _costs(entered))
 
 
-@njit(cache=True, error_model="numpy", inline="always")
+@compiled(inline="always")
 def _closed(tally: Tally, left: Fill, entry_price: float, paid_in: float) -> Tally:
     """Return the tally with one more closed trade."""
     entries, closed, wins, held, gained, lost, costs = tally
@@ -781,7 +781,7 @@ def _closed(tally: Tally, left: Fill, entry_price: float, paid_in: float) -> Tal
     return Tally(entries, closed + 1, wins + won, held, gained, lost, costs + _costs(left))
 
 
-@njit(cache=True, error_model="numpy", inline="always")
+@compiled(inline="always")
 def _result(left: Fill, entry_price: float, paid_in: float) -> float:
     """Return what a trade made, both commissions paid; in vectorbt's order of sums, so that a trade at cost makes 0."""
     size = abs(left.units)
@@ -789,13 +789,13 @@ def _result(left: Fill, entry_price: float, paid_in: float) -> float:
     return (gain if left.units < 0.0 else -gain) - paid_in - left.commission
 
 
-@njit(cache=True, error_model="numpy", inline="always")
+@compiled(inline="always")
 def _costs(fill: Fill) -> float:
     """Return commission and what slippage cost; a liquidation of all that is left costs neither."""
     return fill.commission + abs(fill.units) * abs(fill.price - fill.reference)
 
 
-@njit(cache=True, error_model="numpy", nogil=True)
+@compiled(nogil=True)
 def record(prices: Prices, targets: Floats, capital: float, terms: Terms, found: Floats) -> None:
     """Step through all bars and write every fill to `found` (n, 3, 5): by bar, in `step`'s order, a `Fill`'s fields.
 

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from numba import njit
-
+from gpt_trader.compiling import compiled
 from gpt_trader.indicators import (
     ROUNDING,
     change,
@@ -36,7 +35,7 @@ def averages_crossed(values: Floats, fast: int, slow: int, direction: Direction)
     return CompiledTargets(crossover, inputs, True)
 
 
-@njit(cache=True, error_model="numpy", nogil=True)
+@compiled(nogil=True)
 def crossover(fast: Floats, slow: Floats, sides: tuple[int, int], first: int, found: Sides) -> None:
     """Compare as `gpt_trader.indicators.exceeds` does: above by more than rounding, or below by more."""
     (up, down), left, right = sides, fast[first:], slow[first:]
@@ -56,7 +55,7 @@ def moved(values: Floats, lookback: int, rule: tuple[float, int], direction: Dir
     return CompiledTargets(momentum, inputs, whole=True)
 
 
-@njit(cache=True, error_model="numpy", nogil=True)
+@compiled(nogil=True)
 def momentum(
     moves: Floats, rule: tuple[float, int], sides: tuple[int, int], first: int, found: Sides
 ) -> None:
@@ -80,7 +79,7 @@ def reverted(values: Floats, period: int, rule: tuple[float, float], direction: 
     return CompiledTargets(mean_reversion, inputs, whole=True)
 
 
-@njit(cache=True, error_model="numpy", nogil=True)
+@compiled(nogil=True)
 def mean_reversion(
     scores: Floats, rule: tuple[float, float], sides: tuple[int, int], first: int, found: Sides
 ) -> None:
@@ -112,7 +111,7 @@ def broken_out(bars: Bars, lookback: int, rule: tuple[int, float], direction: Di
     )
 
 
-@njit(cache=True, error_model="numpy", nogil=True)
+@compiled(nogil=True)
 def breakout(
     channel: Channel, rule: tuple[int, float], sides: tuple[int, int], first: int, found: Sides
 ) -> None:
@@ -153,7 +152,7 @@ def trending_quietly(
     return CompiledTargets(quiet_trend, inputs, whole=True)
 
 
-@njit(cache=True, error_model="numpy", nogil=True)
+@compiled(nogil=True)
 def quiet_trend(quiet: Quiet, threshold: float, sides: tuple[int, int], first: int, found: Sides) -> None:
     """Take the side of the average that a close is on by more than rounding, where the deviation is below."""
     (up, down), close, trend = sides, quiet.close[first:], quiet.trend[first:]
