@@ -1,8 +1,8 @@
 """What a sweep adds to a process at its peak (VmHWM), by itself or with all that follows it up to its report, in MB.
 
-    python -m benchmarks.sweep_memory BARS FASTS SLOWS [concluded]
+    python -m benchmarks.sweep_memory [BARS FASTS SLOWS [concluded]]
 
-Run in a process of its own: what was at its peak before is not added again.
+Without arguments the largest grid. Run in a process of its own: what was at its peak before is not added again.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def sweep(bars: int, fasts: int, slows: int, *, concluded: bool) -> None:
 
 
 def main() -> None:
-    bars, fasts, slows = map(int, sys.argv[1:4])
+    bars, fasts, slows = map(int, sys.argv[1:4] or (5040, 500, 500))
     concluded = "concluded" in sys.argv
     sweep(200, 3, 3, concluded=concluded)  # imports and compiles
     before = most()

@@ -334,7 +334,7 @@ def test_custom_channels_and_sessions_are_each_owners_own(engine_api: Engine, lo
     OTHERS.hand_out("key-of-ned", Principal("ned", frozenset({"read"})))  # who has no sessions
     with Plain(engine_api, "key-of-ned") as ned:
         for name, state in (
-            ("portfolio.updates", {"schema_version": 1, "sessions": []}),
+            ("portfolio.updates", {"schema_version": 1, "sessions": [], "omitted": 0}),
             ("trades.live", {}),
         ):
             assert ned.subscribe(name)["offset"] == 0
