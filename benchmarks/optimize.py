@@ -216,7 +216,7 @@ def sweeps() -> None:
         "10,000 pairs × 5,040 bars (CPU)",
         f"{mine:.2f} s",
         f"{theirs:.2f} s",
-        f"{ratio:.1f}×",
+        f"{ratio:.2f}×",
         "≤ 2× bare",
     )
     row("  trials a second", f"{count / mine:,.0f}", f"{count / theirs:,.0f}")
