@@ -14,9 +14,10 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -66,12 +67,15 @@ class RawBars:
         return cls(np.empty(0, "datetime64[us]"), none, none, none, none, none, none)
 
     @classmethod
-    def joined(cls, *rows: RawBars) -> RawBars:
-        """Return the rows of all, one after the other; of none it is none."""
+    def joined(cls, *rows: RawBars, mapping: Callable[..., Iterable[Any]] = map) -> RawBars:
+        """Return the rows of all, one after the other; of none it is none. `mapping` may be that of threads."""
         if not rows:
             return cls.empty()
-        columns = (np.concatenate([getattr(each, c) for each in rows]) for c in ("time", *VALUES))
-        return cls(*columns)
+
+        def column(name: str) -> NDArray[Any]:
+            return np.concatenate([getattr(each, name) for each in rows])
+
+        return cls(*mapping(column, ("time", *VALUES)))
 
     def __len__(self) -> int:
         """Return the number of rows."""

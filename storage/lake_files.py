@@ -8,15 +8,14 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
-from numpy.typing import NDArray
 
 from gpt_trader.corporate_actions import CorporateActions
 from gpt_trader.crash_points import crash_point
 from gpt_trader.errors import CorruptLake
-from gpt_trader.raw_bars import VALUES, Quarantine, RawBars
+from gpt_trader.raw_bars import Quarantine, RawBars
 from storage.durable import sync_folder, write_file
 from storage.manifest import Entry, FileRef
 from storage.parquet import decode_actions, decode_bars, encode_actions, encode_bars, encode_quarantine
@@ -24,7 +23,6 @@ from storage.parquet import decode_actions, decode_bars, encode_actions, encode_
 #: Bytes of files from which they are checked and unpacked side by side, and by how many threads.
 _WORTH_THREADS: Final = 2**20
 _MOST_THREADS: Final = 4
-_COLUMNS: Final = ("time", *VALUES)
 
 
 class LakeFiles:
@@ -49,8 +47,8 @@ class LakeFiles:
         if sum(file.bytes for file in files) < _WORTH_THREADS:
             return RawBars.joined(*(self.read(entry, file) for file in files))
         with ThreadPoolExecutor(_MOST_THREADS) as threads:
-            rows = list(threads.map(partial(self.read, entry), files))
-            return RawBars(*threads.map(partial(_joined, rows), _COLUMNS))
+            # What takes longest about joining them is that the memory is new, and threads share that.
+            return RawBars.joined(*threads.map(partial(self.read, entry), files), mapping=threads.map)
 
     def verified_path(self, entry: Entry, file: FileRef) -> Path:
         """Return a file's path once its sha256 is checked.
@@ -141,11 +139,6 @@ class LakeFiles:
         if hashlib.sha256(content).hexdigest() != file.sha256:
             raise damaged("is damaged: its sha256 is not the one in the manifest")
         return content
-
-
-def _joined(rows: Sequence[RawBars], column: str) -> NDArray[Any]:
-    """Return one column of all rows: what takes longest about it is that the memory is new, and threads share that."""
-    return np.concatenate([getattr(each, column) for each in rows])
 
 
 def bar_time(time: np.datetime64) -> str:

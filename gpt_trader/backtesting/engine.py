@@ -109,7 +109,7 @@ def wanted_targets(strategy: Strategy, bars: Bars, first: int, request: Simulati
 
     Raises Refused where they are not finite numbers of [−1, 1], one a bar.
     """
-    undecided = warmup_of(strategy) - 1
+    undecided = declared_warmup(strategy) - 1
     if len(bars) <= undecided:
         return np.zeros(len(bars) - first)
     found = _checked(strategy.targets(bars, first), len(bars), strategy, request)[first:]
@@ -117,7 +117,7 @@ def wanted_targets(strategy: Strategy, bars: Bars, first: int, request: Simulati
     return found
 
 
-def warmup_of(strategy: Strategy) -> int:
+def declared_warmup(strategy: Strategy) -> int:
     """Return the warm-up that a strategy declares, in bars; raise Refused where it is no whole number from 1 on."""
     declared: object = strategy.warmup
     if type(declared) is int and declared >= 1:  # nearly always, and a sweep asks for each trial
@@ -139,7 +139,7 @@ def sides(request: SimulationRequest) -> tuple[float, float]:
 def require_bars(bars: Bars, first: int, strategy: Strategy, request: SimulationRequest) -> None:
     """Raise NotEnoughBars if there is nothing to trade or nothing to decide from."""
     many = len(bars)
-    if 0 <= first < many and warmup_of(strategy) <= many:
+    if 0 <= first < many and declared_warmup(strategy) <= many:
         return
     if first < 0:
         raise ValueError(f"first is {first}, an index of bars is ≥ 0")

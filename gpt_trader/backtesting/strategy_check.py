@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 from pydantic import ValidationError
 
-from gpt_trader.backtesting.engine import warmup_of
+from gpt_trader.backtesting.engine import declared_warmup
 from gpt_trader.backtesting.findings import Finding, StrategyCheck
 from gpt_trader.backtesting.lookahead import look_ahead
 from gpt_trader.backtesting.recursion import warm_up, warm_up_finding
@@ -153,7 +153,7 @@ def _declared_warmup(strategy: Strategy) -> int:
     """Return the strategy's warm-up in bars; raise Broken where it is no whole number from 1 on."""
     guarded(strategy, lambda: strategy.warmup)  # the strategy's own code may raise
     try:
-        return warmup_of(strategy)
+        return declared_warmup(strategy)
     except Refused as refused:
         raise Broken(Finding(check="warm-up", severity="error", message=refused.detail)) from refused
 

@@ -592,8 +592,8 @@ def _waited(sums: Sums, held: Held, market: Market, row: Floats) -> Sums:
     while first < stop:
         until = min(stop, sums.edge)
         if all_in:
-            sums = _followed(sums, first, until, market.sums)
             sums = _sunk(sums, Held(first, until, cash, units), market)
+            sums = _followed(sums, first, until, market.sums, cash + units * close[until - 1])
         else:
             for i in range(first, until):
                 sums = _added(sums, cash + units * close[i])
@@ -603,13 +603,13 @@ def _waited(sums: Sums, held: Held, market: Market, row: Floats) -> Sums:
 
 
 @compiled(inline="always")
-def _followed(sums: Sums, first: int, stop: int, market: Floats) -> Sums:
-    """Return the sums with the returns of the market from one of its bars to another."""
+def _followed(sums: Sums, first: int, stop: int, market: Floats, last: float) -> Sums:
+    """Return the sums with the returns of the market from one of its bars to another, and the last equity."""
     total = sums.total + (market[stop, 0] - market[first, 0])
     squares = sums.squares + (market[stop, 1] - market[first, 1])
     downside = sums.downside + (market[stop, 2] - market[first, 2])
     return Sums(
-        sums.last,
+        last,
         total,
         squares,
         downside,
@@ -625,7 +625,7 @@ def _followed(sums: Sums, first: int, stop: int, market: Floats) -> Sums:
 
 @compiled(inline="always")
 def _sunk(sums: Sums, held: Held, market: Market) -> Sums:
-    """Return the sums with the peak and the fall of bars on which a long position is held, and the last equity.
+    """Return the sums with the peak and the fall of bars on which a long position is held.
 
     Equity rises with the close, rounding too: a span whose highest close makes no peak and whose lowest no deeper fall
     has none, and where there is no peak the lowest makes the fall. Spans may reach beyond what is held.
@@ -644,25 +644,7 @@ def _sunk(sums: Sums, held: Held, market: Market) -> Sums:
                 lowest = min(lowest, close[k])
             sums = _fallen(sums, cash + units * lowest)
         i = end
-    return _at(sums, cash + units * close[stop - 1])
-
-
-@compiled(inline="always")
-def _at(sums: Sums, equity: float) -> Sums:
-    """Return the sums with another last equity."""
-    return Sums(
-        equity,
-        sums.total,
-        sums.squares,
-        sums.downside,
-        sums.peak,
-        sums.depth,
-        sums.floor,
-        sums.block,
-        sums.edge,
-        sums.begun,
-        sums.bars,
-    )
+    return sums
 
 
 @compiled(inline="always")

@@ -8,14 +8,18 @@ import re
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import httpx
+from sqlalchemy import Engine
 
 from cli.engine.record import PARTS, EngineRecord, PartRecord, read_record
-from gpt_trader.settings import Home
+from gpt_trader.settings import Home, Settings
+from storage.database import app_url, engine_of_its_own
 from tests.api.conftest import free_port
 from tests.waiting import eventually
 
@@ -157,6 +161,15 @@ class House:
         return found
 
     # HTTP: our API, and Prefect's.
+
+    @contextmanager
+    def database(self) -> Iterator[Engine]:
+        """Connect to the house's own database for the block."""
+        engine = engine_of_its_own(app_url(Settings(), self.home))
+        try:
+            yield engine
+        finally:
+            engine.dispose()
 
     def api(self, method: str, path: str, **options: Any) -> httpx.Response:
         key = self.home.root.joinpath("key").read_text(encoding="ascii").strip()

@@ -10,8 +10,6 @@ from uuid import UUID
 import pytest
 from sqlalchemy import Engine, text
 
-from gpt_trader.settings import Settings
-from storage import database
 from storage.session_rows import Session
 from storage.sessions import SessionStore
 from tests.e2e.house import House
@@ -36,9 +34,8 @@ REQUEST = {
 
 @pytest.fixture
 def ledgers(house: House) -> Iterator[Engine]:
-    engine = database.engine_of_its_own(database.app_url(Settings(), house.home))
-    yield engine
-    engine.dispose()
+    with house.database() as engine:
+        yield engine
 
 
 def test_prefect_api_and_worker_killed_in_turn_leave_a_session_whole(

@@ -14,8 +14,6 @@ from uuid import UUID
 import pytest
 from sqlalchemy import Engine
 
-from gpt_trader.settings import Settings
-from storage import database
 from storage.alerts import AlertStore
 from storage.sessions import SessionStore
 from tests.e2e.house import House
@@ -95,9 +93,8 @@ def live_house(alpaca: AlpacaServer, tmp_path: Path) -> Iterator[House]:
 
 @pytest.fixture
 def records(live_house: House) -> Iterator[Engine]:
-    engine = database.engine_of_its_own(database.app_url(Settings(), live_house.home))
-    yield engine
-    engine.dispose()
+    with live_house.database() as engine:
+        yield engine
 
 
 def test_a_session_waits_for_its_bars_is_told_of_when_they_stop_and_ends_at_its_close(

@@ -26,8 +26,6 @@ from websockets.exceptions import ConnectionClosed, InvalidHandshake
 
 from gpt_trader.instruments import Instrument
 from gpt_trader.raw_bars import VALUES, RawBars
-from gpt_trader.settings import Settings
-from storage import database
 from storage.lake import Lake
 from storage.session_rows import Session
 from storage.sessions import SessionStore
@@ -159,9 +157,8 @@ def watching(house: House, session_id: str) -> Iterator[Watching]:
 
 @pytest.fixture
 def ledgers(house: House) -> Iterator[Engine]:
-    engine = database.engine_of_its_own(database.app_url(Settings(), house.home))
-    yield engine
-    engine.dispose()
+    with house.database() as engine:
+        yield engine
 
 
 def die(month: Month, how: str, run_id: str, chance: random.Random) -> bool:
